@@ -1,0 +1,1 @@
+"""Bytes to meaning and back for Chinese meter protocols: no socket, clock, log or database in here."""

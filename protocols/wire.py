@@ -1,0 +1,62 @@
+"""What both protocol families share: checksum, BCD, and one door to construct that speaks our errors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import construct
+
+from protocols.errors import LocalProtocolError, RemoteProtocolError
+
+
+@dataclass(frozen=True, slots=True)
+class Damaged:
+    """Event of a stream or connection: bytes that are no frame.
+
+    raw: the bytes given up (bounded by the stream); offset: place of raw[0] in the whole stream since it
+    began; reason: what is wrong with them.
+    """
+
+    raw: bytes
+    offset: int
+    reason: str
+
+
+def checksum(data: bytes | bytearray | memoryview) -> int:
+    """Sum of all bytes modulo 256 (DL/T 645 CS; Q/GDW 376.1 CS)."""
+    return sum(data) & 0xFF
+
+
+def bcd_to_int(raw: bytes) -> int:
+    """Packed BCD, low byte first, to its digits as an integer. ValueError where a nibble is above 9."""
+    digits = raw[::-1].hex()
+    if not digits.isdecimal():
+        raise ValueError(f"not BCD: {raw.hex(' ')}")
+    return int(digits)
+
+
+def int_to_bcd(value: int, length: int) -> bytes:
+    """Integer to packed BCD of `length` bytes, low byte first. ValueError where it does not fit."""
+    digits = f"{value:0{2 * length}d}"
+    if value < 0 or len(digits) > 2 * length:
+        raise ValueError(f"{value} does not fit {2 * length} digits")
+    return bytes.fromhex(digits)[::-1]
+
+
+def parse(layout: construct.Construct[Any, Any], raw: bytes, what: str) -> Any:
+    """Read `raw` by a construct layout; every construct failure becomes RemoteProtocolError."""
+    try:
+        return layout.parse(raw)
+    except construct.StreamError as error:
+        raise RemoteProtocolError(raw, len(raw), f"{what}: too short ({error.args[0].splitlines()[-1]})") from error
+    except (construct.ConstructError, ValueError) as error:
+        raise RemoteProtocolError(raw, 0, f"{what}: {str(error).splitlines()[-1]}") from error
+
+
+def build(layout: construct.Construct[Any, Any], value: Any, what: str) -> bytes:
+    """Write `value` by a construct layout; every construct failure becomes LocalProtocolError."""
+    try:
+        return bytes(layout.build(value))
+    except (construct.ConstructError, ValueError, KeyError, TypeError) as error:
+        raise LocalProtocolError(f"{what}: {str(error).splitlines()[-1]}") from error
