@@ -49,7 +49,8 @@ def parse(layout: construct.Construct[Any, Any], raw: bytes, what: str) -> Any:
     try:
         return layout.parse(raw)
     except construct.StreamError as error:
-        raise RemoteProtocolError(raw, len(raw), f"{what}: too short ({error.args[0].splitlines()[-1]})") from error
+        reason = str(error).splitlines()[-1]
+        raise RemoteProtocolError(raw, len(raw), f"{what}: too short ({reason})") from error
     except (construct.ConstructError, ValueError) as error:
         raise RemoteProtocolError(raw, 0, f"{what}: {str(error).splitlines()[-1]}") from error
 

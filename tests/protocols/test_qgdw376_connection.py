@@ -1,0 +1,659 @@
+"""The master's end of a link: every event, in order and out of order, and what no peer may do to it."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import date, datetime
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocols.errors import LocalProtocolError
+from protocols.q_gdw376 import messages, midnight, values
+from protocols.q_gdw376.answers import MOST_FRAMES
+from protocols.q_gdw376.connection import (
+    FRAME_GAP,
+    Answered,
+    Confirmed,
+    Damaged,
+    Denied,
+    Late,
+    Master,
+    MasterEvent,
+    Silent,
+    Spontaneous,
+)
+from protocols.q_gdw376.frame import Frame, build, parse
+from protocols.q_gdw376.messages import Request, encode_unit
+from tests.protocols import made_qgdw376 as made
+from tests.protocols.test_qgdw376_examples import EXAMPLES
+from tests.protocols.test_qgdw376_frame import FIELD, LOGIN
+
+TERMINAL = "02001234"
+DAY = date(2026, 11, 23)
+READ_AT = datetime(2026, 11, 24, 0, 5)
+FROZEN = messages.read_frozen(161, range(1, 9), DAY)
+CLOCK = messages.read_clock()
+SET_CLOCK = messages.set_clock(READ_AT)
+
+
+def a_master(**settings_: Any) -> Master:
+    master = Master(reply_timeout=10.0, repeats=2, **settings_)
+    master.terminal = TERMINAL
+    return master
+
+
+def drained(master: Master) -> list[MasterEvent]:
+    events = []
+    while (event := master.next_event()) is not None:
+        events.append(event)
+    return events
+
+
+def heard(master: Master, *frames: Frame, now: float = 1.0) -> list[MasterEvent]:
+    master.receive_data(b"".join(build(frame) for frame in frames), now)
+    return drained(master)
+
+
+def sent(master: Master, request: Request, now: float = 0.0) -> Frame:
+    return parse(master.send(request, now))
+
+
+def up(asked: Frame, body: bytes, place: int = 0, count: int = 1, /, **changes: Any) -> Frame:
+    """Frame `place` of `count` that answer `asked`."""
+    frame = Frame(
+        terminal=TERMINAL,
+        up=True,
+        prm=False,
+        function=8,
+        afn=asked.afn,
+        body=body,
+        msa=asked.msa,
+        fir=place == 0,
+        fin=place == count - 1,
+        pseq=(asked.pseq + place) % 16,
+    )
+    return replace(frame, **changes)
+
+
+def frozen(pn: int) -> bytes:
+    return midnight.encode(pn, 161, DAY, READ_AT, (5, 1, 1, 1, 2))
+
+
+def several(asked: Frame, count: int) -> list[Frame]:
+    return [up(asked, frozen(place % 8 + 1), place, count) for place in range(count)]
+
+
+def clock_answer(asked: Frame, **changes: Any) -> Frame:
+    return up(asked, encode_unit(0x0C, 2, 0, values.Clock(READ_AT, 2)), **changes)
+
+
+def verdict(asked: Frame, fn: int, told: values.UnitConfirm | None = None, **changes: Any) -> Frame:
+    return up(asked, encode_unit(0, fn, 0, told), **{"afn": 0, "function": 0, **changes})
+
+
+# -- requests -----------------------------------------------------------------------------------------
+
+
+def test_a_request_is_built_as_the_worked_example_has_it() -> None:
+    master = Master(msa=1)
+    master.terminal = "03146332"
+    master.send(messages.read_clock(), 0.0)
+    master.abandon()
+    assert (
+        master.send(messages.read_frozen(161, [1], DAY), 0.0).hex()
+        == EXAMPLES[11].frame.replace(" ", "").lower()
+    )
+
+
+@pytest.mark.parametrize(
+    ("request_", "control"),
+    [(FROZEN, 0x4B), (CLOCK, 0x4B), (SET_CLOCK, 0x4A), (messages.write_archive([]), 0x4A),
+     (messages.forward(1, b"", 1, 100), 0x4B), (Request(0x01, SET_CLOCK.units), 0x41)],
+)  # fmt: skip
+def test_the_function_code_follows_the_afn(request_: Request, control: int) -> None:
+    assert a_master().send(request_, 0.0)[6] == control
+
+
+def test_the_sequence_number_rises_with_each_request() -> None:
+    master = a_master()
+    seen = []
+    for _ in range(18):
+        seen.append(sent(master, CLOCK).pseq)
+        master.abandon()
+    assert seen == [number % 16 for number in range(1, 19)]
+
+
+def test_nothing_is_sent_out_of_order() -> None:
+    master = Master()
+    with pytest.raises(LocalProtocolError):
+        master.send(CLOCK, 0.0)
+    master.terminal = TERMINAL
+    with pytest.raises(LocalProtocolError):
+        master.send(Request(0x0C, ()), 0.0)
+    assert not master.busy
+    master.send(CLOCK, 0.0)
+    assert master.busy
+    with pytest.raises(LocalProtocolError):
+        master.send(CLOCK, 0.0)
+    with pytest.raises(LocalProtocolError):
+        Master(confirm_form="F2")
+
+
+# -- answers ------------------------------------------------------------------------------------------
+
+
+def test_a_single_frame_answers() -> None:
+    master = a_master()
+    asked = sent(master, CLOCK)
+    answer = clock_answer(asked)
+    assert heard(master, answer) == [Answered(CLOCK, (answer,))]
+    assert not master.busy
+    assert master.next_timeout() is None
+
+
+def test_a_captured_single_frame_marked_as_last_is_whole() -> None:
+    master = a_master()
+    answer = clock_answer(sent(master, CLOCK), fir=False, fin=True)
+    assert heard(master, answer) == [Answered(CLOCK, (answer,))]
+
+
+@pytest.mark.parametrize("name", ["gw-117", "gw-073", "gw-071"])
+def test_captured_answers_are_taken(name: str) -> None:
+    """Only PSEQ is set to the request's; gw-117 has PRM 1."""
+    (vector,) = [one for one in FIELD if one.id == name]
+    captured = parse(vector.raw)
+    request = CLOCK if name != "gw-071" else messages.read_present(129, [3])
+    master = Master()
+    master.terminal = captured.terminal
+    answer = replace(captured, pseq=sent(master, request).pseq)
+    assert heard(master, answer) == [Answered(request, (answer,))]
+
+
+@pytest.mark.parametrize("count", [2, 3, 16, 20, 40])
+def test_several_frames_are_collected_in_order(count: int) -> None:
+    master = a_master()
+    frames = several(sent(master, FROZEN), count)
+    assert heard(master, *frames) == [Answered(FROZEN, tuple(frames))]
+
+
+@given(st.permutations(range(7)))
+def test_frames_out_of_order_make_the_same_answer(order: Sequence[int]) -> None:
+    master = a_master()
+    frames = several(sent(master, FROZEN), 7)
+    assert heard(master, *(frames[place] for place in order)) == [Answered(FROZEN, tuple(frames))]
+
+
+@given(st.lists(st.integers(0, 4), max_size=20))
+def test_duplicates_are_ignored(again: list[int]) -> None:
+    master = a_master()
+    frames = several(sent(master, FROZEN), 5)
+    assert heard(master, *(frames[place] for place in (0, 1, 3))) == []
+    assert heard(master, *(frames[place] for place in again if place in (0, 1, 3))) == []
+    assert heard(master, frames[2], frames[4]) == [Answered(FROZEN, tuple(frames))]
+
+
+def test_the_next_request_does_not_use_the_numbers_of_further_frames() -> None:
+    master = a_master()
+    asked = sent(master, FROZEN)
+    heard(master, *several(asked, 3))
+    assert sent(master, FROZEN).pseq == (asked.pseq + 3) % 16
+
+
+def test_the_wait_starts_anew_with_each_frame() -> None:
+    master = a_master()
+    frames = several(sent(master, FROZEN), 3)
+    assert master.next_timeout() == 10.0
+    heard(master, frames[0], now=6.0)
+    assert master.next_timeout() == 16.0
+    heard(master, frames[0], now=8.0)
+    assert master.next_timeout() == 16.0
+    heard(master, frames[2], now=9.0)
+    assert master.next_timeout() == 19.0
+
+
+def test_a_lost_frame_is_had_from_the_repeat() -> None:
+    master = a_master()
+    asked = sent(master, FROZEN)
+    frames = several(asked, 4)
+    heard(master, frames[0], frames[1], frames[3])
+    master.handle_timeout(11.0)
+    assert parse(master.data_to_send()) == asked
+    answered, again = heard(master, *frames, now=12.0)
+    assert answered == Answered(FROZEN, tuple(frames))
+    assert again == Late(frames[3], build(frames[3]))
+
+
+def test_a_repeat_may_be_answered_in_one_frame() -> None:
+    master = a_master()
+    asked = sent(master, FROZEN)
+    heard(master, several(asked, 3)[0])
+    master.handle_timeout(11.0)
+    whole = up(asked, frozen(1))
+    assert heard(master, whole) == [Answered(FROZEN, (whole,))]
+
+
+def test_frames_beyond_the_last_are_late() -> None:
+    master = a_master()
+    frames = several(sent(master, FROZEN), 4)
+    last = replace(frames[2], fin=True)
+    events = heard(master, frames[0], frames[3], frames[1], last)
+    assert events[0] == Late(frames[3], build(frames[3])) or events[1] == Late(frames[3], build(frames[3]))
+    assert Answered(FROZEN, (frames[0], frames[1], last)) in events
+    assert len(events) == 2
+
+
+def test_an_answer_wants_to_be_confirmed_where_its_frame_says_so() -> None:
+    master = a_master()
+    answer = clock_answer(sent(master, CLOCK), con=True)
+    (event,) = heard(master, answer)
+    assert isinstance(event, Answered)
+    assert event.frames[0].con
+    assert parse(master.confirm(event.frames[0])).pseq == answer.pseq
+
+
+# -- AFN00 --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prm", [False, True])
+@pytest.mark.parametrize(
+    ("fn", "told", "event"),
+    [
+        (1, None, Confirmed),
+        (2, None, Denied),
+        (3, None, Confirmed),
+        (3, values.UnitConfirm(5, ((0, 31, 0),)), Confirmed),
+        (3, values.UnitConfirm(5, ((0, 31, 1),)), Denied),
+        (3, values.UnitConfirm(4, ((0, 10, 0),)), Late),
+    ],
+)
+def test_a_write_is_confirmed_or_denied(
+    fn: int, told: values.UnitConfirm | None, event: type, prm: bool
+) -> None:
+    master = a_master()
+    frame = verdict(sent(master, SET_CLOCK), fn, told, prm=prm)
+    (said,) = heard(master, frame)
+    assert isinstance(said, event)
+    assert master.busy == (event is Late)
+
+
+@pytest.mark.parametrize(
+    ("fn", "told", "event"),
+    [
+        (1, None, Late),
+        (2, None, Denied),
+        (3, values.UnitConfirm(0x0D, ((1, 161, 0),)), Late),
+        (3, values.UnitConfirm(0x0D, ((1, 161, 3),)), Denied),
+    ],
+)
+def test_a_read_is_denied_but_never_answered_by_afn00(
+    fn: int, told: values.UnitConfirm | None, event: type
+) -> None:
+    master = a_master()
+    asked = sent(master, FROZEN)
+    (said,) = heard(master, verdict(asked, fn, told))
+    assert isinstance(said, event)
+    assert master.busy == (event is Late)
+    if event is Late:
+        answer = up(asked, frozen(1))
+        assert heard(master, answer) == [Answered(FROZEN, (answer,))]
+
+
+def test_afn00_with_another_number_or_nothing_in_it_is_late() -> None:
+    master = a_master()
+    asked = sent(master, SET_CLOCK)
+    for frame in (verdict(asked, 1, pseq=asked.pseq + 1), replace(verdict(asked, 1), body=b"")):
+        assert heard(master, frame) == [Late(frame, build(frame))]
+    assert master.busy
+
+
+@pytest.mark.parametrize("body", ["000004000500", "00000800", "00000400050000"])
+def test_afn00_that_cannot_be_read_is_damage(body: str) -> None:
+    master = a_master()
+    (event,) = heard(master, verdict(sent(master, SET_CLOCK), 3, body=bytes.fromhex(body)))
+    assert isinstance(event, Damaged)
+    assert master.busy
+
+
+# -- frames that nobody waits for -----------------------------------------------------------------------
+
+
+def test_an_answer_of_the_previous_exchange_is_late() -> None:
+    master = a_master()
+    old = sent(master, CLOCK)
+    master.handle_timeout(10.0)
+    master.handle_timeout(20.0)
+    master.handle_timeout(30.0)
+    assert drained(master) == [Silent(CLOCK, ())]
+    new = sent(master, CLOCK, 31.0)
+    late, answer = clock_answer(old), clock_answer(new)
+    assert heard(master, late, answer, now=32.0) == [Late(late, build(late)), Answered(CLOCK, (answer,))]
+
+
+def test_an_answer_without_a_request_is_late() -> None:
+    master = a_master()
+    asked = sent(master, CLOCK)
+    master.abandon()
+    assert drained(master) == []
+    late = clock_answer(asked)
+    assert heard(master, late) == [Late(late, build(late))]
+    master.abandon()
+    twice = clock_answer(sent(master, CLOCK))
+    assert heard(master, twice, twice)[1] == Late(twice, build(twice))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"terminal": "02001235"},
+        {"afn": 0x0D},
+        {"pseq": 9},
+        {"pseq": 3},
+        {"body": encode_unit(0x0C, 129, 1, values.PresentEnergy(None, ()))},
+        {"body": encode_unit(0x0C, 2, 1, values.Clock(None))},
+        {"body": b"\0\0\0"},
+    ],
+)
+def test_a_frame_that_is_not_this_answer_is_late(changes: dict[str, object]) -> None:
+    master = a_master()
+    frame = clock_answer(sent(master, CLOCK), **changes)
+    assert heard(master, frame) == [Late(frame, build(frame))]
+    assert master.busy
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"afn": 0x0D},
+        {"pseq": 9},
+        {"body": encode_unit(0x0C, 129, 1, values.PresentEnergy(None, ()))},
+        {"terminal": "02001235"},
+    ],
+)
+def test_a_frame_of_its_own_accord_is_not_taken_for_the_answer(changes: dict[str, object]) -> None:
+    master = a_master()
+    frame = clock_answer(sent(master, CLOCK), **{"prm": True, **changes})
+    assert heard(master, frame) == [Spontaneous(frame, build(frame))]
+    assert master.busy
+
+
+def test_a_report_in_the_middle_of_an_answer_is_told_at_once() -> None:
+    """Also where its number would fit the answer."""
+    master = a_master()
+    asked = sent(master, FROZEN)
+    frames = several(asked, 3)
+    assert heard(master, frames[0]) == []
+    for number in range(16):
+        report = up(asked, frozen(1), prm=True, con=True, pseq=number)
+        assert heard(master, report) == [Spontaneous(report, build(report))]
+    assert heard(master, *frames[1:]) == [Answered(FROZEN, tuple(frames))]
+
+
+def test_an_answer_of_several_frames_may_have_prm_1_throughout() -> None:
+    master = a_master()
+    frames = [replace(frame, prm=True) for frame in several(sent(master, FROZEN), 3)]
+    assert heard(master, *frames) == [Answered(FROZEN, tuple(frames))]
+    stray = replace(frames[1], pseq=(frames[0].pseq + 12) % 16)
+    master = a_master()
+    sent(master, FROZEN)
+    assert heard(master, frames[0], stray) == [Spontaneous(stray, build(stray))]
+
+
+def test_login_and_heartbeat_are_told_before_and_in_an_exchange() -> None:
+    master = Master()
+    login = parse(LOGIN)
+    heartbeat = parse(bytes.fromhex(EXAMPLES[8].frame))
+    assert heard(master, login, heartbeat) == [
+        Spontaneous(login, LOGIN),
+        Spontaneous(heartbeat, build(heartbeat)),
+    ]
+    master.terminal = login.terminal
+    master.send(CLOCK, 0.0)
+    assert heard(master, login) == [Spontaneous(login, LOGIN)]
+    assert master.busy
+
+
+def test_our_own_frames_come_back_as_damage() -> None:
+    """A line that echoes."""
+    master = a_master()
+    raw = master.send(CLOCK, 0.0)
+    master.receive_data(raw, 0.0)
+    assert drained(master) == [Damaged(raw, 0, "a frame to a terminal, heard by the master")]
+
+
+# -- numbers that contradict each other -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("order", "reason"),
+    [
+        ([("middle", 0)], "the first frame lacks FIR"),
+        ([("first", 0), ("first", 1)], "FIR in a frame that is not the first"),
+        ([("middle", 1), ("last", 0)], "the first frame lacks FIR"),
+    ],
+)
+def test_contradicting_frames_are_damage_and_the_exchange_goes_on(
+    order: list[tuple[str, int]], reason: str
+) -> None:
+    marks = {"first": (True, False), "middle": (False, False), "last": (False, True)}
+    master = a_master()
+    asked = sent(master, FROZEN)
+    frames = [
+        up(asked, frozen(place + 1), place, 4, fir=marks[kind][0], fin=marks[kind][1])
+        for kind, place in order
+    ]
+    (event,) = heard(master, *frames)
+    assert event == Damaged(build(frames[-1]), sum(len(build(one)) for one in frames[:-1]), reason)
+    assert master.busy
+
+
+def test_a_first_frame_with_a_number_to_come_is_late() -> None:
+    master = a_master()
+    asked = sent(master, FROZEN)
+    stray = up(asked, frozen(1), 0, 3, pseq=(asked.pseq + 2) % 16)
+    assert heard(master, stray) == [Late(stray, build(stray))]
+
+
+def test_an_answer_without_end_is_bounded() -> None:
+    """Every frame may start the wait anew; the frames that do are counted."""
+    master = a_master()
+    asked = sent(master, FROZEN)
+    frames = several(asked, MOST_FRAMES + 30)
+    events = heard(master, *frames)
+    assert 14 <= len(events) <= 30
+    assert all(isinstance(event, Damaged) and "more than 64 frames" in event.reason for event in events)
+    deadline = master.next_timeout()
+    heard(master, replace(frames[-1], fin=False), now=9.0)
+    assert master.next_timeout() == deadline
+    for now in (100.0, 200.0, 300.0):
+        master.handle_timeout(now)
+    (event,) = drained(master)
+    assert isinstance(event, Silent)
+    assert len(event.frames) == MOST_FRAMES
+
+
+# -- silence ------------------------------------------------------------------------------------------
+
+
+def test_a_read_is_repeated_with_the_same_number_and_then_silent() -> None:
+    master = a_master()
+    raw = master.send(FROZEN, 0.0)
+    for now in (10.0, 20.0):
+        master.handle_timeout(now - 0.1)
+        assert master.data_to_send() == b""
+        master.handle_timeout(now)
+        assert master.data_to_send() == raw
+        assert drained(master) == []
+    master.handle_timeout(30.0)
+    assert master.data_to_send() == b""
+    assert drained(master) == [Silent(FROZEN, ())]
+    assert not master.busy
+    master.handle_timeout(99.0)
+    assert drained(master) == []
+
+
+@pytest.mark.parametrize(
+    "request_", [SET_CLOCK, messages.write_archive([]), messages.forward(31, b"\x68", 60, 100)]
+)
+def test_what_is_not_only_a_read_is_never_repeated(request_: Request) -> None:
+    master = a_master()
+    master.send(request_, 0.0)
+    master.handle_timeout(10.0)
+    assert master.data_to_send() == b""
+    assert drained(master) == [Silent(request_, ())]
+
+
+def test_a_forward_that_only_reads_may_be_repeated_when_told() -> None:
+    request = messages.forward(31, b"\x68", 60, 100, repeatable=True)
+    master = a_master()
+    raw = master.send(request, 0.0, reply_timeout=90.0)
+    assert master.next_timeout() == 90.0
+    master.handle_timeout(90.0)
+    assert master.data_to_send() == raw
+
+
+def test_silence_keeps_the_frames_that_came() -> None:
+    master = a_master()
+    asked = sent(master, FROZEN)
+    frames = several(asked, 4)
+    heard(master, frames[0], frames[2])
+    for now in (20.0, 40.0, 60.0):
+        master.handle_timeout(now)
+    assert drained(master) == [Silent(FROZEN, (frames[0], frames[2]))]
+
+
+def test_a_repeat_that_was_not_written_yet_is_dropped_with_the_answer() -> None:
+    master = a_master()
+    asked = sent(master, CLOCK)
+    master.handle_timeout(10.0)
+    heard(master, clock_answer(asked))
+    assert master.data_to_send() == b""
+
+
+def test_a_frame_that_does_not_go_on_hides_the_next_for_a_while_only() -> None:
+    master = a_master()
+    asked = sent(master, CLOCK)
+    answer = clock_answer(asked)
+    lie = bytes.fromhex("68feff feff68")
+    master.receive_data(lie + build(answer), 1.0)
+    assert drained(master) == []
+    assert master.next_timeout() == 10.0
+    master.handle_timeout(10.0)
+    assert drained(master) == []
+    master.data_to_send()
+    assert master.next_timeout() == 1.0 + FRAME_GAP
+    master.handle_timeout(1.0 + FRAME_GAP)
+    assert drained(master) == [Damaged(lie, 0, "cut short"), Answered(CLOCK, (answer,))]
+    assert master.held == 0
+
+
+def test_the_end_of_the_line_tells_what_is_left() -> None:
+    master = a_master()
+    master.receive_data(LOGIN[:-3], 0.0)
+    assert drained(master) == []
+    assert master.held == len(LOGIN) - 3
+    master.end()
+    assert drained(master) == [Damaged(LOGIN[:-3], 0, "cut short")]
+
+
+# -- confirming ---------------------------------------------------------------------------------------
+
+
+def test_a_login_is_confirmed_as_the_worked_example_has_it() -> None:
+    login = parse(bytes.fromhex(EXAMPLES[0].frame))
+    assert Master().confirm(login).hex() == EXAMPLES[7].frame.replace(" ", "").lower()
+
+
+def test_a_confirm_echoes_number_master_and_protocol_id() -> None:
+    for vector in FIELD:
+        frame = parse(vector.raw)
+        if not frame.up:
+            continue
+        for form in ("F1", "F3"):
+            confirm = parse(Master(confirm_form=form).confirm(frame))
+            assert (confirm.terminal, confirm.pseq, confirm.msa, confirm.protocol_id) == (
+                frame.terminal, frame.pseq, frame.msa, frame.protocol_id
+            )  # fmt: skip
+            assert (confirm.up, confirm.prm, confirm.afn, confirm.con) == (False, False, 0, False)
+
+
+def test_a_report_is_confirmed_unit_by_unit_where_its_units_can_be_told() -> None:
+    body = encode_unit(0x0D, 161, 1, values.FrozenEnergy(DAY, READ_AT, (1,))) + frozen(2)
+    report = Frame(terminal=TERMINAL, up=True, prm=True, function=4, afn=0x0D, body=body, con=True)
+    (unit,) = messages.decode(parse(Master().confirm(report)))
+    assert unit.value == values.UnitConfirm(0x0D, ((1, 161, 0), (2, 161, 0)))
+    for odd in (body + b"\x01", b"", encode_unit(0x0E, 1, 0, b"\x01")):
+        (unit,) = messages.decode(parse(Master().confirm(replace(report, afn=0x0E, body=odd))))
+        assert (unit.fn, unit.value) == (1, None)
+
+
+def test_a_report_of_very_many_units_is_confirmed_as_a_whole() -> None:
+    body = encode_unit(0x02, 2, 0) * 97
+    report = replace(parse(LOGIN), body=body)
+    assert parse(Master().confirm(report)).body.hex() == "00000100"
+    assert len(build(parse(Master().confirm(replace(report, body=body[4:]))))) == 16 + 5 + 5 * 96
+
+
+def test_a_report_may_be_refused() -> None:
+    confirm = parse(Master().deny(parse(LOGIN)))
+    assert confirm.body.hex() == "00000200"
+
+
+def test_requests_follow_the_protocol_id_of_the_login() -> None:
+    master = Master()
+    login = replace(parse(LOGIN), protocol_id=1)
+    heard(master, login)
+    master.terminal = login.terminal
+    assert sent(master, CLOCK).protocol_id == 1
+
+
+# -- any peer -----------------------------------------------------------------------------------------
+
+
+@settings(max_examples=200)
+@given(st.lists(st.integers(0, 255), max_size=60), st.integers())
+def test_no_peer_raises_or_holds_the_master_up(moves: list[int], seed: int) -> None:
+    """Made, mutated and cut frames, near misses of the answer, and time that passes: only events, and an
+    exchange ends at last."""
+    chance = random.Random(seed)
+    master = a_master()
+    asked = sent(master, FROZEN)
+    now = 0.0
+    ended = 0
+    for move in moves:
+        frame = up(
+            asked,
+            frozen(move % 9),
+            fir=bool(move & 1),
+            fin=bool(move & 2),
+            prm=bool(move & 64),
+            afn=chance.choice((0, 0x0C, 0x0D, 0x0D, 0x0D)),
+            pseq=(asked.pseq + chance.randrange(-2, 6)) % 16,
+        )
+        raw = build(frame)
+        if move & 4:
+            raw = made.mutated(raw, chance)
+        if move & 8:
+            raw = raw[: chance.randrange(len(raw))]
+        now += chance.choice((0.0, 1.0, 12.0))
+        master.receive_data(raw, now)
+        events = drained(master)
+        if move & 16:
+            master.handle_timeout(now)
+            events += drained(master)
+            master.data_to_send()
+        ended += sum(isinstance(one, Answered | Confirmed | Denied | Silent) for one in events)
+        if not master.busy:
+            asked = sent(master, FROZEN, now)
+            ended -= 1
+        assert ended == 0
+    for _ in range(8):
+        now += 20.0
+        master.handle_timeout(now)
+        drained(master)
+    assert not master.busy
+    assert master.held == 0 or master.next_timeout() is not None
