@@ -26,8 +26,8 @@ _HISTORY = 0x0D
 _REQUEST_TAG_AFNS = (0x0C, 0x0D)
 
 _IDENTIFIER = 4
-# An identifier of four bytes may name 64 units without data. No request or answer of 16 KB has this many; what
-# lies behind is kept raw.
+# An identifier of four bytes may name 64 units without data. No honest frame has this many units; what lies
+# behind them is kept raw.
 MOST_UNITS = 4096
 
 
