@@ -91,7 +91,10 @@ REASON_TEXT: dict[Reason, tuple[str, str]] = {
     Reason.DAMAGED: ("the answer was damaged on the way", "应答帧损坏"),
     Reason.BAD_VALUE: ("the value is not a valid number", "数值非法"),
     Reason.WRONG_DATE: ("the value belongs to another day", "日期不符"),
-    Reason.ARCHIVE_DIFFERS: ("the terminal's archive holds another meter at this point", "终端档案与主站不符"),
+    Reason.ARCHIVE_DIFFERS: (
+        "the terminal's archive holds another meter at this point",
+        "终端档案与主站不符",
+    ),
     Reason.NOT_IN_ARCHIVE: ("the terminal's archive does not hold this point", "终端档案无此测量点"),
     Reason.CONTESTED: ("two devices use this terminal address", "终端地址冲突"),
     Reason.PAST_STORE: ("the day is older than the terminal keeps", "超出终端存储期"),

@@ -1,0 +1,5 @@
+"""`python -m gateway` is `lingdian`."""
+
+from gateway.cli import main
+
+main()

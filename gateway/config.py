@@ -1,0 +1,278 @@
+"""Settings: one TOML file, and environment variables over it. Checked whole at start; frozen afterwards.
+
+`LINGDIAN_SESSION__REPEATS=3` sets `repeats` of section `[session]`. A wrong or unknown key stops the start
+with a message that names the key, where it was set, and what is allowed.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Iterator
+from datetime import datetime, time
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings.sources import InitSettingsSource
+
+from gateway.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX: Final = "LINGDIAN_"
+SECTION_MARK: Final = "__"
+
+
+def split_address(text: str) -> tuple[str, int]:
+    """`HOST:PORT` (`[::1]:7000` for IPv6) as its parts; port 0 takes a free one.
+
+    Raises ValueError that says what is wrong.
+    """
+    host, colon, port = text.rpartition(":")
+    if not colon or not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
+        raise ValueError(f"{text!r} is not HOST:PORT with a port from 0 to 65535")
+    return host.strip("[]"), int(port)
+
+
+def _checked_address(text: str) -> str:
+    split_address(text)
+    return text
+
+
+Address = Annotated[str, AfterValidator(_checked_address)]
+
+
+class Section(BaseModel):
+    """Base of all sections: frozen, and a key that nobody knows is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class DatabaseSettings(Section):
+    """Where readings are kept. Without `url` the embedded PostgreSQL in the state folder is used."""
+
+    url: SecretStr | None = None
+    """libpq connection string: `postgresql://user:password@host/name`"""
+    pool_size: int = Field(default=8, ge=2, le=100)
+    """connections for everything but the one of the writer"""
+    connect_timeout_seconds: float = Field(default=5.0, gt=0, le=120)
+    statement_timeout_seconds: float = Field(default=120.0, gt=0, le=3600)
+    batch_rows: int = Field(default=20_000, ge=1, le=200_000)
+    """rows a COPY; smaller ones cost speed (1,000: 40 %)"""
+    queue_rows: int = Field(default=200_000, ge=1, le=5_000_000)
+    """rows that may wait for the writer; when full, sessions wait"""
+
+
+class ListenSettings(Section):
+    """Where terminals dial in."""
+
+    address: Address = "127.0.0.1:3761"
+    """loopback unless told: `0.0.0.0:3761` lets terminals in from outside"""
+    max_connections: int = Field(default=20_000, ge=1)
+    max_connections_per_ip: int = Field(default=20_000, ge=1)
+    """equal to the whole by default: behind a mobile operator's NAT all terminals share few addresses"""
+    write_deadline_seconds: float = Field(default=20.0, gt=0, le=600)
+    """a peer that takes no bytes for so long is dropped"""
+
+
+class HttpSettings(Section):
+    """Health, metrics and status for machines elsewhere. Off unless an address is given."""
+
+    address: Address | None = None
+
+
+class SessionSettings(Section):
+    """How a terminal is spoken to."""
+
+    heartbeat_seconds: float = Field(default=900.0, gt=0, le=86_400)
+    """the longest time between two heartbeats of any terminal here (AFN04 F1: commonly 1 to 15 minutes)"""
+    missed_heartbeats: int = Field(default=3, ge=1, le=100)
+    """so many heartbeats without a frame close the connection"""
+    login_deadline_seconds: float = Field(default=30.0, gt=0, le=600)
+    takeover_listen_seconds: float = Field(default=30.0, ge=0, le=600)
+    """an older connection is listened to so long after a new login"""
+    reply_timeout_seconds: float = Field(default=30.0, gt=0, le=600)
+    repeats: int = Field(default=2, ge=0, le=10)
+    """of reads; nothing else is ever repeated"""
+    read_buffer_bytes: int = Field(default=65_536, ge=16_391, le=4_194_304)
+    """held for one peer; one frame is at most 16,391 bytes"""
+    unknown_terminals: Literal["answer", "refuse"] = "answer"
+    """a terminal that is not in the assets is answered and listed, not asked; or its link is closed"""
+    clock_tolerance_seconds: float = Field(default=300.0, gt=0, le=86_400)
+    clock_policy: Literal["alarm", "correct"] = "alarm"
+    """a clock that is off by more is alarmed; `correct` also sets it, never across a midnight"""
+    forward_message_timeout_seconds: int = Field(default=30, ge=1, le=127)
+    """how long a terminal may wait for a meter (AFN10 F1)"""
+
+
+class CollectionSettings(Section):
+    """The midnight reading."""
+
+    enabled: bool = True
+    """the schedule; `lingdian collect` works without it"""
+    passes: tuple[time, ...] = (time(1, 30), time(4, 0), time(6, 30))
+    """Shanghai time; after the last one every `then_every_minutes` until all is there"""
+    then_every_minutes: int = Field(default=60, ge=1, le=1440)
+    days_back: int = Field(default=7, ge=1, le=62)
+    points_per_request: int = Field(default=16, ge=1, le=64)
+    """the most; halved on denial or silence, and never more than the terminal's buffer holds"""
+    terminals_at_once: int = Field(default=500, ge=1, le=20_000)
+    direct_reads_per_terminal_hour: int = Field(default=30, ge=0, le=1000)
+    """meters asked through AFN10, which is slow and holds the channel"""
+    daytime_begin: time = time(8, 0)
+    daytime_end: time = time(20, 0)
+    """direct reads by schedule only between these"""
+    backoff_seconds: float = Field(default=30.0, gt=0, le=3600)
+    """before a terminal that failed is asked again; doubled each time, with jitter"""
+    backoff_limit_seconds: float = Field(default=900.0, gt=0, le=86_400)
+    on_demand_seconds: float = Field(default=1800.0, gt=0, le=86_400)
+    """the longest that `lingdian collect` waits for what is missing"""
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if not self.passes or list(self.passes) != sorted(set(self.passes)):
+            raise ValueError("passes must be at least one time of day, rising")
+        if self.daytime_begin >= self.daytime_end:
+            raise ValueError("daytime_begin must be before daytime_end")
+        if self.backoff_limit_seconds < self.backoff_seconds:
+            raise ValueError("backoff_limit_seconds must not be less than backoff_seconds")
+        return self
+
+
+class ProfileSettings(Section):
+    """How one kind of terminal differs, by the name that the assets use; what is left out is as elsewhere."""
+
+    td_d_names: Literal["ended_day", "freeze_day"] | None = None
+    """which date Td_d gives a midnight: the day that ended (most), or the day that it opens"""
+    confirm_form: Literal["F1", "F3"] | None = None
+    reply_timeout_seconds: float | None = Field(default=None, gt=0, le=600)
+    store_days: int | None = Field(default=None, ge=1, le=400)
+    """for how many days the terminal keeps its frozen values"""
+    clock_tolerance_seconds: float | None = Field(default=None, gt=0, le=86_400)
+    points_per_request: int | None = Field(default=None, ge=1, le=64)
+
+
+class LogSettings(Section):
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "json", "text"] = "auto"
+    """auto: text on a screen, JSON elsewhere"""
+
+
+class ClockSettings(Section):
+    """For the bench only: a night that begins at `start` and runs `speed` times as fast."""
+
+    start: datetime | None = None
+    origin: float | None = Field(default=None, ge=0)
+    """the real instant (seconds since 1970) at which it shows `start`; by default when the gateway starts"""
+    speed: float = Field(default=1.0, gt=0, le=100_000)
+
+    @model_validator(mode="after")
+    def _aware(self) -> Self:
+        if self.start is not None and self.start.tzinfo is None:
+            raise ValueError("start needs its offset, such as 2026-11-24T00:00:00+08:00")
+        return self
+
+
+class Settings(BaseSettings):
+    """All sections. Build it with `load`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENVIRONMENT_PREFIX, env_nested_delimiter=SECTION_MARK, frozen=True, extra="forbid"
+    )
+
+    database: DatabaseSettings = DatabaseSettings()
+    listen: ListenSettings = ListenSettings()
+    http: HttpSettings = HttpSettings()
+    session: SessionSettings = SessionSettings()
+    collection: CollectionSettings = CollectionSettings()
+    profiles: dict[str, ProfileSettings] = Field(default_factory=dict)
+    log: LogSettings = LogSettings()
+    clock: ClockSettings = ClockSettings()
+
+
+def load(file: Path | None = None, **sections: Any) -> Settings:
+    """Settings from `file` (TOML), the environment over it, `sections` (from the command line) over both.
+
+    Raises ConfigurationError that names the key, the place it was set and what is allowed.
+    """
+    from_file = _read(file) if file is not None else {}
+    _refuse_unknown_environment()
+
+    class Layered(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, InitSettingsSource(settings_cls, from_file)
+
+    try:
+        settings = Layered(**sections)
+    except ValidationError as error:
+        lines = "\n".join(_explain(error, from_file, file))
+        raise ConfigurationError(f"the settings are not right 配置有误:\n{lines}") from error
+    except ValueError as error:  # pydantic-settings: an environment value that is no JSON where one is needed
+        raise ConfigurationError(f"the environment cannot be read 环境变量有误: {error}") from error
+    return settings
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot read the settings file 无法读取配置文件 {file}: {error.strerror}"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} is not TOML 不是有效的 TOML: {error}") from error
+
+
+def _refuse_unknown_environment() -> None:
+    """A mistyped section in a variable's name would otherwise be passed over in silence."""
+    for name in os.environ:
+        if name.startswith(ENVIRONMENT_PREFIX) and SECTION_MARK in name:
+            section = name.removeprefix(ENVIRONMENT_PREFIX).split(SECTION_MARK)[0].lower()
+            if section not in Settings.model_fields:
+                known = ", ".join(Settings.model_fields)
+                raise ConfigurationError(f"{name}: no section {section!r}; there are: {known}")
+
+
+def _explain(error: ValidationError, from_file: dict[str, Any], file: Path | None) -> Iterator[str]:
+    """One line for each wrong key: where it stands, the value, and what is allowed."""
+    for fault in error.errors(include_url=False):
+        path = [str(part) for part in fault["loc"]]
+        variable = ENVIRONMENT_PREFIX + SECTION_MARK.join(part.upper() for part in path)
+        if variable in os.environ:
+            where = f"environment {variable}"
+        elif file is not None and _holds(from_file, path):
+            where = str(file)
+        else:
+            where = "command line"
+        message = fault["msg"].removeprefix("Value error, ")
+        if fault["type"] == "extra_forbidden":
+            message = f"no such key; there are: {', '.join(_known_keys(path[:-1]))}"
+        elif path[-1] != "url" and not isinstance(fault["input"], dict):
+            message = f"{message} (found {str(fault['input'])[:80]!r})"
+        yield f"  {'.'.join(path)} [{where}]: {message}"
+
+
+def _holds(tree: Any, path: list[str]) -> bool:
+    for part in path:
+        if not isinstance(tree, dict) or part not in tree:
+            return isinstance(tree, list)
+        tree = tree[part]
+    return True
+
+
+def _known_keys(path: list[str]) -> list[str]:
+    """Keys that may stand under `path` (empty: the sections)."""
+    if not path:
+        return list(Settings.model_fields)
+    section = Settings.model_fields[path[0]].annotation if path[0] in Settings.model_fields else None
+    if path[0] == "profiles":
+        section = ProfileSettings
+    return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []

@@ -1,0 +1,164 @@
+"""What the gateway counts, for Prometheus. One `Metrics` a process; a test makes its own, so no count leaks.
+
+Every labelled child that a hot path needs is made here once and kept: `labels()` hashes on each call.
+"""
+
+from __future__ import annotations
+
+from typing import Final, Literal, Protocol
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from gateway.model import Reason, Source
+
+Outcome = Literal["answered", "confirmed", "denied", "silent", "broken", "late"]
+"""How an exchange with a terminal ended; `broken` is a lost link, `late` an answer that nobody waited for."""
+
+Filing = Literal["new", "filled", "equal", "won", "lost"]
+"""What became of a reading in the database; `won` and `lost` are the two ends of a conflict."""
+
+OUTCOMES: Final[tuple[Outcome, ...]] = ("answered", "confirmed", "denied", "silent", "broken", "late")
+FILINGS: Final[tuple[Filing, ...]] = ("new", "filled", "equal", "won", "lost")
+
+EXCHANGE_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""From a terminal on the bench to one on a bad 2G link with two repeats."""
+
+WRITE_SECONDS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
+"""From an idle database to one that was stopped and started."""
+
+
+class FiledCounts(Protocol):
+    """How many rows of a batch ended each way; see `Filing`."""
+
+    @property
+    def new(self) -> int: ...
+    @property
+    def filled(self) -> int: ...
+    @property
+    def equal(self) -> int: ...
+    @property
+    def won(self) -> int: ...
+    @property
+    def lost(self) -> int: ...
+
+
+class Metrics:
+    """Counters, gauges and histograms, by attribute; `exposition()` gives the text that Prometheus reads."""
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry(auto_describe=True)
+        self.registry = registry
+        ProcessCollector(registry=registry)
+
+        # links and sessions
+        self.connections = Gauge("lingdian_connections", "Open connections of terminals", registry=registry)
+        self.connections_refused = Counter(
+            "lingdian_connections_refused",
+            "Connections closed because a limit was reached",
+            registry=registry,
+        )
+        self.sessions = Gauge("lingdian_sessions", "Terminals logged in", registry=registry)
+        self.sessions_contested = Gauge(
+            "lingdian_sessions_contested", "Terminal addresses that two devices use", registry=registry
+        )
+        self.logins = Counter("lingdian_logins", "Logins accepted", registry=registry)
+        self.logins_unknown = Counter(
+            "lingdian_logins_unknown", "Logins of terminals that are not in the assets", registry=registry
+        )
+        self.takeovers = Counter(
+            "lingdian_takeovers", "Logins that took over from an older connection", registry=registry
+        )
+        self.heartbeats = Counter("lingdian_heartbeats", "Heartbeats answered", registry=registry)
+        self.clocks_off = Gauge(
+            "lingdian_terminal_clocks_off",
+            "Terminals whose clock is off by more than allowed",
+            registry=registry,
+        )
+
+        # frames and exchanges
+        frames = Counter("lingdian_frames", "Whole frames", ["direction"], registry=registry)
+        self.frames_up: Counter = frames.labels("up")
+        self.frames_down: Counter = frames.labels("down")
+        self.damaged = Counter("lingdian_damaged", "Runs of bytes that were no frame", registry=registry)
+        self.damaged_bytes = Counter(
+            "lingdian_damaged_bytes", "Bytes that belonged to no frame", registry=registry
+        )
+        exchanges = Counter(
+            "lingdian_exchanges",
+            "Exchanges with terminals, by how they ended",
+            ["outcome"],
+            registry=registry,
+        )
+        self.exchanges: dict[Outcome, Counter] = {o: exchanges.labels(o) for o in OUTCOMES}
+        self.exchange_seconds = Histogram(
+            "lingdian_exchange_seconds",
+            "From request to whole answer",
+            buckets=EXCHANGE_SECONDS,
+            registry=registry,
+        )
+
+        # readings and the writer
+        readings = Counter(
+            "lingdian_readings", "Readings filed, by where they came from", ["source"], registry=registry
+        )
+        self.readings: dict[Source, Counter] = {s: readings.labels(s.name.lower()) for s in Source}
+        filings = Counter(
+            "lingdian_filings", "Readings by what the database did with them", ["result"], registry=registry
+        )
+        self.filings: dict[Filing, Counter] = {f: filings.labels(f) for f in FILINGS}
+        failures = Counter(
+            "lingdian_failures", "Due readings not had this time, by reason", ["reason"], registry=registry
+        )
+        self.failures: dict[Reason, Counter] = {r: failures.labels(r.value) for r in Reason}
+        self.write_rows = Counter("lingdian_write_rows", "Rows committed by the writer", registry=registry)
+        self.write_batches = Counter(
+            "lingdian_write_batches", "Batches committed by the writer", registry=registry
+        )
+        self.write_retries = Counter(
+            "lingdian_write_retries", "Batches tried again after the database failed", registry=registry
+        )
+        self.write_seconds = Histogram(
+            "lingdian_write_seconds",
+            "One batch, from COPY to COMMIT",
+            buckets=WRITE_SECONDS,
+            registry=registry,
+        )
+        self.write_queue_rows = Gauge(
+            "lingdian_write_queue_rows", "Rows waiting for the writer", registry=registry
+        )
+
+        # collection and readiness
+        self.collection_due = Gauge(
+            "lingdian_collection_due", "Readings due in the newest collection", registry=registry
+        )
+        self.collection_missing = Gauge(
+            "lingdian_collection_missing",
+            "Readings still missing in the newest collection",
+            registry=registry,
+        )
+        self.collections_running = Gauge(
+            "lingdian_collections_running", "Collections that run now", registry=registry
+        )
+        self.ready = Gauge(
+            "lingdian_ready", "1 while the gateway and its database are ready", registry=registry
+        )
+
+    def exposition(self) -> bytes:
+        """All of it in the text format of Prometheus."""
+        return generate_latest(self.registry)
+
+    def batch_filed(self, rows: int, seconds: float, filed: FiledCounts) -> None:
+        """The writer committed a batch; seconds from its first byte to COMMIT."""
+        self.write_rows.inc(rows)
+        self.write_batches.inc()
+        self.write_seconds.observe(seconds)
+        for way in FILINGS:
+            self.filings[way].inc(getattr(filed, way))
+
+    def rows_waiting(self, rows: int) -> None:
+        """Rows handed to the writer and not yet committed."""
+        self.write_queue_rows.set(rows)
+
+    def database_lost(self, reason: str) -> None:
+        """The writer could not file its batch and will try again."""
+        self.write_retries.inc()

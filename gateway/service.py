@@ -1,0 +1,313 @@
+"""The running gateway: the only file that knows all parts. Builds them, runs them, stops them in order."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import psycopg
+import structlog
+
+from gateway.api import app as api
+from gateway.api.parts import Parts
+from gateway.api.runs import Collections
+from gateway.api.server import HttpServer
+from gateway.clock import Clock
+from gateway.collection.collector import Collector
+from gateway.collection.schedule import Schedule
+from gateway.collection.stores import CollectionStore
+from gateway.config import ClockSettings, ProfileSettings, Settings, split_address
+from gateway.errors import ConfigurationError, StorageError
+from gateway.metrics import Metrics
+from gateway.session.registry import Registry
+from gateway.session.settings import SessionSettings, TerminalProfile
+from gateway.session.stores import TerminalStore
+from gateway.state import State
+from gateway.storage import embedded
+from gateway.storage.database import Connection, Database, connection_arguments, first_line
+from gateway.storage.readings import ReadingWriter
+from gateway.transports import tcp
+
+STOP_SECONDS: Final = 8.0
+"""For a clean stop as a whole; what has not ended by then is left (nothing unconfirmed is lost)."""
+
+LOOK_SECONDS: Final = 2.0
+"""Between two looks at the database; also the longest that one look may take."""
+
+REVIVE_SECONDS: Final = 10.0
+"""An embedded server that has been gone for so long is started again: nobody else will. Whoever stopped it on
+purpose, for a copy of its files, has stopped the gateway before."""
+
+log = structlog.get_logger()
+
+
+async def run(settings: Settings, state: State, announce: Callable[[dict[str, Any]], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then stop cleanly, within STOP_SECONDS.
+
+    `announce` is called once, when everything is served, with the real addresses. InputError where another
+    gateway owns the state; ConfigurationError where an address cannot be had; StorageError where the database
+    cannot be used at the start (later it may come and go).
+    """
+    with state.owned():
+        stop = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        press = asyncio.create_task(_press(stop, asyncio.current_task()))
+        try:
+            async with database_of(settings, state) as database:
+                await database.migrate()
+                await _serve(settings, state, database, stop, announce)
+        except asyncio.CancelledError:
+            if not stop.is_set():
+                raise
+            log.warning("not everything ended in time; what was not confirmed will come again")
+        else:
+            log.info("stopped")
+        finally:
+            press.cancel()
+
+
+async def _press(stop: asyncio.Event, whole: asyncio.Task[Any] | None) -> None:
+    """Once the stop has lasted too long, cancel `whole`, and again until it gives way."""
+    await stop.wait()
+    await asyncio.sleep(STOP_SECONDS)
+    while whole is not None and not whole.done():
+        whole.cancel()
+        await asyncio.sleep(0.5)
+
+
+@asynccontextmanager
+async def database_of(settings: Settings, state: State) -> AsyncIterator[Database]:
+    """The configured database, or the embedded one of the state folder, started while it is used here.
+
+    An embedded server that another process uses goes on when this one is done with it.
+    """
+    configured = settings.database.url
+    conninfo = (
+        configured.get_secret_value() if configured is not None else await embedded.start(state.database)
+    )
+    try:
+        async with await Database.open(
+            conninfo,
+            connections=settings.database.pool_size,
+            connect_timeout=settings.database.connect_timeout_seconds,
+            statement_timeout=settings.database.statement_timeout_seconds,
+        ) as database:
+            yield database
+    finally:
+        if configured is None:
+            await embedded.stop(state.database)
+
+
+def clock_of(settings: ClockSettings) -> Clock:
+    """The clock of the settings: the real one unless the bench wants another."""
+    if settings.start is None and settings.speed == 1.0:
+        return Clock()
+    origin = time.time() if settings.origin is None else settings.origin
+    start = origin if settings.start is None else settings.start.timestamp()
+    return Clock(origin, start, settings.speed)
+
+
+def session_settings(settings: Settings) -> SessionSettings:
+    """The session room's settings; a profile's gaps are filled from the general ones."""
+    session = settings.session
+    default = TerminalProfile(
+        clock_tolerance_s=session.clock_tolerance_seconds,
+        points_a_request=settings.collection.points_per_request,
+    )
+    return SessionSettings(
+        login_deadline_s=session.login_deadline_seconds,
+        heartbeat_s=session.heartbeat_seconds,
+        missed_heartbeats=session.missed_heartbeats,
+        listen_after_takeover_s=session.takeover_listen_seconds,
+        reply_timeout_s=session.reply_timeout_seconds,
+        repeats=session.repeats,
+        read_buffer_bytes=session.read_buffer_bytes,
+        refuse_unknown=session.unknown_terminals == "refuse",
+        correct_clock=session.clock_policy == "correct",
+        forward_message_timeout_s=session.forward_message_timeout_seconds,
+        default_profile=default,
+        profiles={name: _profile(profile, default) for name, profile in settings.profiles.items()},
+    )
+
+
+def _profile(given: ProfileSettings, default: TerminalProfile) -> TerminalProfile:
+    return TerminalProfile(
+        td_d_names=given.td_d_names or default.td_d_names,
+        confirm_form=given.confirm_form or default.confirm_form,
+        clock_tolerance_s=given.clock_tolerance_seconds or default.clock_tolerance_s,
+        reply_timeout_s=given.reply_timeout_seconds or default.reply_timeout_s,
+        points_a_request=given.points_per_request or default.points_a_request,
+        store_days=given.store_days or default.store_days,
+    )
+
+
+@dataclass(slots=True)
+class _Health:
+    """What /readyz tells: whether the database answers, and whether the gateway is stopping."""
+
+    database: str | None = None
+    stopping: bool = False
+
+    def not_ready(self) -> str | None:
+        return "the gateway is stopping 网关正在停止" if self.stopping else self.database
+
+
+async def _serve(
+    settings: Settings,
+    state: State,
+    database: Database,
+    stop: asyncio.Event,
+    announce: Callable[[dict[str, Any]], None],
+) -> None:
+    """All parts over an open database, until `stop`; then terminals first, the writer's rest, HTTP last."""
+    clock, metrics, health = clock_of(settings.clock), Metrics(), _Health()
+    sessions = session_settings(settings)
+    writer = ReadingWriter(
+        database, metrics, batch_rows=settings.database.batch_rows, queue_rows=settings.database.queue_rows
+    )
+    async with writer:
+        registry = Registry(TerminalStore(database), writer, sessions, clock, metrics)
+        collector = Collector(
+            registry,
+            CollectionStore(database),
+            writer,
+            clock,
+            settings.collection,
+            metrics,
+            store_days=lambda profile: sessions.profile(profile).store_days,
+        )
+        collections = Collections(collector, clock)
+        parts = Parts(clock, metrics, database, writer, registry, collections, health.not_ready)
+        servers = [HttpServer.on_socket(api.full(parts), state.socket)]
+        if settings.http.address is not None:
+            with _naming("http.address", settings.http.address):
+                servers.append(
+                    HttpServer.on_tcp(api.status_only(parts), *split_address(settings.http.address))
+                )
+        with _naming("listen.address", settings.listen.address):
+            listener = await tcp.listen(
+                *split_address(settings.listen.address),
+                registry.accept,
+                limits=_limits(settings),
+                metrics=metrics,
+            )
+        async with asyncio.TaskGroup() as group:
+            for server in servers:
+                group.create_task(server.serve())
+            background = [group.create_task(_watch(settings, state, database, metrics, health))]
+            if settings.collection.enabled:
+                schedule = Schedule(collector, registry, database, clock, settings.collection)
+                background.append(group.create_task(schedule.run()))
+            try:
+                ready = {
+                    "listen": f"{listener.host}:{listener.port}",
+                    "http": servers[1].address if len(servers) > 1 else None,
+                    "socket": str(state.socket),
+                    "pid": os.getpid(),
+                }
+                log.info("serving", **ready)
+                announce({"event": "ready"} | ready)
+                await stop.wait()
+            finally:
+                log.info("stopping")
+                health.stopping = True
+                for task in background:
+                    task.cancel()
+                await listener.close()
+                await collections.close()
+                await registry.close()
+                for server in servers:
+                    server.stop()
+                state.socket.unlink(missing_ok=True)
+
+
+def _limits(settings: Settings) -> tcp.TcpLimits:
+    return tcp.TcpLimits(
+        connections=settings.listen.max_connections,
+        connections_per_host=settings.listen.max_connections_per_ip,
+        read_buffer_bytes=settings.session.read_buffer_bytes,
+        write_deadline_s=settings.listen.write_deadline_seconds,
+    )
+
+
+@contextmanager
+def _naming(key: str, address: str) -> Iterator[None]:
+    """An address that cannot be had is the setting's fault."""
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(
+            f"{key}: cannot listen on {address} 无法监听: {error.strerror}; choose another address or end the"
+            " program that uses it"
+        ) from error
+
+
+async def _watch(
+    settings: Settings, state: State, database: Database, metrics: Metrics, health: _Health
+) -> None:
+    """Look at the database every LOOK_SECONDS; start an embedded server again that stays gone.
+
+    Over a connection of its own: the pool may be busy with a storm of logins while the database is well.
+    """
+    connection: Connection | None = None
+    gone_since: float | None = None
+    try:
+        while True:
+            try:
+                async with asyncio.timeout(LOOK_SECONDS):
+                    connection = connection or await _connect(database)
+                    await connection.execute("SELECT 1")
+                    if health.database is not None:
+                        # it is back: dead connections, found one by one, would cost callers seconds
+                        await database.pool.check()
+                trouble = None
+            except (psycopg.Error, TimeoutError) as error:
+                if connection is not None:
+                    await connection.close()
+                    connection = None
+                said = first_line(error) if str(error) else f"no answer in {LOOK_SECONDS:.0f} s"
+                trouble = f"the database cannot be used now 数据库不可用: {said}"
+            _note_health(trouble, health, metrics)
+            embedded_gone = settings.database.url is None and embedded.server_pid(state.database) is None
+            if trouble is None or not embedded_gone:
+                gone_since = None
+            elif gone_since is None:
+                gone_since = time.monotonic()
+            elif time.monotonic() - gone_since > REVIVE_SECONDS:
+                await _revive(state)
+                gone_since = None
+            await asyncio.sleep(LOOK_SECONDS)
+    finally:
+        if connection is not None:
+            await connection.close()
+
+
+async def _connect(database: Database) -> Connection:
+    arguments = connection_arguments(LOOK_SECONDS, LOOK_SECONDS)
+    return await psycopg.AsyncConnection.connect(database.conninfo, autocommit=True, **arguments)
+
+
+def _note_health(trouble: str | None, health: _Health, metrics: Metrics) -> None:
+    if trouble is not None and health.database is None:
+        log.error("the database cannot be used", reason=trouble)
+    elif trouble is None and health.database is not None:
+        log.info("the database is back")
+    health.database = trouble
+    metrics.ready.set(health.not_ready() is None)
+
+
+async def _revive(state: State) -> None:
+    log.warning("the embedded database is gone; starting it again", folder=str(state.database))
+    try:
+        await embedded.stop(state.database)
+        await embedded.start(state.database)
+    except StorageError as error:
+        log.error("the embedded database does not start", reason=str(error))

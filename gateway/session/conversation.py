@@ -1,0 +1,402 @@
+"""One link and the protocol on it: a reader that never waits for work, and one exchange at a time, urgent
+first.
+
+The owner is told of everything the terminal says unasked. Times are seconds of the house clock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Final, Protocol
+
+import structlog
+
+from gateway.clock import Clock
+from gateway.errors import InputError, LinkClosed
+from gateway.metrics import Metrics
+from gateway.session.settings import SessionSettings
+from gateway.transports.link import Link
+from protocols.q_gdw376.connection import (
+    Answered,
+    Confirmed,
+    Denied,
+    Late,
+    Master,
+    Silent,
+    Spontaneous,
+)
+from protocols.q_gdw376.frame import Frame
+from protocols.q_gdw376.messages import Request
+from protocols.wire import Damaged
+
+log = structlog.get_logger()
+
+EXCHANGES_WAITING: Final = 64
+"""Requests that may wait for one terminal's channel: at 30 s each even these are half an hour."""
+
+PATIENCE_S: Final = 4.0
+"""An urgent request lets a lesser one that is under way have so long, then takes the channel from it: waiting
+out the silence of a terminal (a minute and a half with its repeats) would make a household wait."""
+
+TIMES_SET_ASIDE: Final = 3
+"""A lesser request that was set aside so often is given up as silent."""
+
+DAMAGE_ALLOWED: Final = 65_536
+DAMAGE_REFILL_PER_S: Final = 64
+"""Bytes that belong to no frame: a bad line has some, a peer that sends nothing else is closed. Refilled at a
+rate that no honest line of one in a hundred damaged frames reaches."""
+
+
+EVENTS_A_TURN: Final = 16
+"""Frames of one peer that are handled before the others have a turn: one chunk may hold a hundred."""
+
+
+class Urgency(IntEnum):
+    """Who goes first on a terminal's one channel; the smaller the sooner."""
+
+    RELAY = 0
+    PERSON = 1
+    LEARN = 2
+    COLLECT = 3
+
+
+Outcome = Answered | Denied | Confirmed | Silent
+
+
+class Owner(Protocol):
+    """Who is told what a peer says. None of these may raise."""
+
+    async def spontaneous(self, frame: Frame, raw: bytes) -> None:
+        """A frame with PRM = 1. Must return soon: the reader waits for it."""
+        ...
+
+    def late(self, frame: Frame, raw: bytes) -> None:
+        """An answer that nobody waits for."""
+        ...
+
+    def damaged(self, damage: Damaged) -> None:
+        """Bytes that are no frame."""
+        ...
+
+    def deadline(self) -> float | None:
+        """When to end the link if nothing more is heard; None: never. May only move later without `rearm`."""
+        ...
+
+    def overdue(self) -> str:
+        """Why the link ends now, for the log."""
+        ...
+
+
+class _SetAside(Exception):
+    """The exchange had to leave the channel to a more urgent one."""
+
+
+@dataclass(slots=True, eq=False)
+class _Open:
+    """The exchange that is under way."""
+
+    request: Request
+    urgency: Urgency
+    began: float
+    done: asyncio.Future[Outcome]
+
+
+class Conversation:
+    """Speaks 376.1 over `link`. `run` reads until the link ends; `exchange` may be called meanwhile."""
+
+    def __init__(
+        self,
+        link: Link,
+        master: Master,
+        owner: Owner,
+        settings: SessionSettings,
+        clock: Clock,
+        metrics: Metrics,
+    ) -> None:
+        self.link = link
+        self.master = master
+        self.last_frame = clock.monotonic()
+        """when the last whole frame came"""
+        self.received = 0
+        """bytes that were read from the link"""
+        self.damage = 0
+        """runs of bytes that were no frame"""
+        self.login = 0
+        """how often the peer has said who it is"""
+        self._owner = owner
+        self._settings = settings
+        self._clock = clock
+        self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
+        self._open: _Open | None = None
+        self._busy = False
+        self._waiting: list[tuple[Urgency, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._repeating: asyncio.Task[None] | None = None
+        self._muted = False
+        self._ended = False
+        self._given_up = False
+        self._damage_left = float(DAMAGE_ALLOWED)
+        self._damage_at = self.last_frame
+
+    @property
+    def ended(self) -> bool:
+        """No exchange can be had any more."""
+        return self._ended or self._muted
+
+    # reading
+
+    async def run(self) -> None:
+        """Read and handle what comes until the link ends, by the peer, a deadline, or too much damage."""
+        self.rearm()
+        try:
+            while True:
+                data, settle = await self.link.read()
+                now = self._clock.monotonic()
+                self.received += len(data)
+                self.master.receive_data(data, now)
+                await self._events(now)
+                if self.master.held:  # half a frame: it has a deadline
+                    self.rearm()
+                await settle()
+        except LinkClosed:
+            pass
+        finally:
+            self._ended = True
+            if self._timer is not None:
+                self._timer.cancel()
+            if self._repeating is not None:
+                self._repeating.cancel()
+            self._end_exchanges()
+
+    async def _events(self, now: float) -> None:
+        metrics = self._metrics
+        handled = 0
+        while (event := self.master.next_event()) is not None:
+            handled += 1
+            if handled % EVENTS_A_TURN == 0:
+                await asyncio.sleep(0)
+            if isinstance(event, Damaged):
+                self._note_damage(event, now)
+                continue
+            if isinstance(event, Silent):
+                self._finish(event)
+                continue
+            self.last_frame = now
+            if isinstance(event, Answered):
+                metrics.frames_up.inc(len(event.frames))
+                await self._confirm_if_asked(event.frames[-1])
+                self._finish(event)
+                continue
+            metrics.frames_up.inc()
+            if isinstance(event, Spontaneous):
+                await self._owner.spontaneous(event.frame, event.raw)
+            elif isinstance(event, Late):
+                metrics.exchanges["late"].inc()
+                self._owner.late(event.frame, event.raw)
+            else:
+                self._finish(event)
+
+    async def _confirm_if_asked(self, frame: Frame) -> None:
+        """An answer with CON = 1: what it answers can be asked again, so this confirm need not wait."""
+        if frame.con and not self._muted:
+            await self.write(self.master.confirm(frame))
+
+    def _note_damage(self, damage: Damaged, now: float) -> None:
+        size = len(damage.raw)
+        self.damage += 1
+        self._metrics.damaged.inc()
+        self._metrics.damaged_bytes.inc(size)
+        refilled = self._damage_left + (now - self._damage_at) * DAMAGE_REFILL_PER_S
+        self._damage_left = min(float(DAMAGE_ALLOWED), refilled) - size
+        self._damage_at = now
+        self._owner.damaged(damage)
+        if self._damage_left < 0:
+            self.give_up("too much rubbish")
+        if self._given_up:
+            raise LinkClosed(f"{self.link.peer} was given up")
+
+    def give_up(self, why: str) -> None:
+        """End the link at once; what it sent and was not handled yet is not looked at any more."""
+        if not self._given_up:
+            self._given_up = True
+            log.warning("link closed", why=why, peer=self.link.peer, terminal=self.master.terminal)
+            self.link.abort()
+
+    async def write(self, data: bytes) -> None:
+        """Send one frame now, whatever else is under way. Raises LinkClosed."""
+        self._metrics.frames_down.inc()
+        await self.link.write(data)
+
+    async def _send_own(self) -> None:
+        """What the protocol itself wants sent: repeats."""
+        if data := self.master.data_to_send():
+            await self.write(data)
+
+    # deadlines
+
+    def rearm(self) -> None:
+        """Look at the deadlines again; to be called when one may have moved nearer."""
+        times = [time for time in (self._owner.deadline(), self.master.next_timeout()) if time is not None]
+        if not times or self._ended:
+            return
+        at = min(times)
+        if self._timer is not None:
+            if self._timer_at <= at:
+                return
+            self._timer.cancel()
+        self._timer_at = at
+        wait = max(0.0, at - self._clock.monotonic()) / self._clock.speed
+        self._timer = self._loop.call_later(wait, self._at_deadline)
+
+    def _at_deadline(self) -> None:
+        self._timer = None
+        now = self._clock.monotonic()
+        limit = self._owner.deadline()
+        if limit is not None and now >= limit:
+            self.give_up(self._owner.overdue())
+            return
+        exchange = self.master.next_timeout()
+        if exchange is not None and now >= exchange and (self._repeating is None or self._repeating.done()):
+            self._repeating = self._loop.create_task(self._exchange_overdue(now))
+        else:
+            self.rearm()
+
+    async def _exchange_overdue(self, now: float) -> None:
+        self.master.handle_timeout(now)
+        try:
+            await self._events(now)
+            await self._send_own()
+        except LinkClosed:
+            return  # the reader finds the end, too
+        self.rearm()
+
+    # exchanges
+
+    async def exchange(
+        self,
+        request: Request,
+        urgency: Urgency,
+        *,
+        reply_timeout: float | None = None,
+        repeated: bool = True,
+    ) -> Outcome:
+        """Ask, and wait for what comes of it. reply_timeout: seconds, where this request needs another.
+        repeated: a read is sent again after silence.
+
+        Raises LinkClosed when the link ends, the peer logs in anew or another login takes over,
+        InputError when too many requests wait already.
+        """
+        login = self.login
+        for _ in range(TIMES_SET_ASIDE):
+            await self._turn(urgency)
+            try:
+                if login != self.login:
+                    raise LinkClosed(f"{self.link.peer} has logged in anew")
+                return await self._ask(request, urgency, reply_timeout, repeated)
+            except _SetAside:
+                continue
+            finally:
+                self._pass_on()
+        self._metrics.exchanges["silent"].inc()
+        return Silent(request, ())
+
+    async def _ask(
+        self, request: Request, urgency: Urgency, reply_timeout: float | None, repeated: bool
+    ) -> Outcome:
+        if self.ended:
+            raise LinkClosed(f"{self.link.peer} is gone")
+        now = self._clock.monotonic()
+        sent = request if repeated else replace(request, repeatable=False)
+        data = self.master.send(sent, now, reply_timeout)
+        open_ = _Open(request, urgency, now, self._loop.create_future())
+        self._open = open_
+        self.rearm()
+        try:
+            await self.write(data)
+            return await open_.done
+        except LinkClosed:
+            self._metrics.exchanges["broken"].inc()
+            raise
+        finally:
+            if self._open is open_:  # given up by the caller, or the link ended while writing
+                self._open = None
+                self.master.abandon()
+            if open_.done.done() and not open_.done.cancelled():
+                open_.done.exception()  # seen: it may have come while the write failed
+
+    def _finish(self, outcome: Outcome) -> None:
+        open_, self._open = self._open, None
+        if open_ is None or open_.done.done():
+            return
+        name = {Answered: "answered", Denied: "denied", Confirmed: "confirmed", Silent: "silent"}
+        self._metrics.exchanges[name[type(outcome)]].inc()  # type: ignore[index]
+        self._metrics.exchange_seconds.observe(self._clock.monotonic() - open_.began)
+        open_.done.set_result(outcome)
+
+    async def _turn(self, urgency: Urgency) -> None:
+        """Wait until the channel is ours."""
+        if not self._busy:
+            self._busy = True
+            return
+        if len(self._waiting) >= EXCHANGES_WAITING:
+            raise InputError("too many requests wait for this terminal; try again later")
+        turn: asyncio.Future[None] = self._loop.create_future()
+        heapq.heappush(self._waiting, (urgency, next(self._order), turn))
+        if urgency <= Urgency.PERSON:
+            self._hurry(urgency, turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._pass_on()
+            raise
+
+    def _pass_on(self) -> None:
+        """Give the channel to the most urgent that waits."""
+        while self._waiting:
+            _, _, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._busy = False
+
+    def _hurry(self, urgency: Urgency, turn: asyncio.Future[None]) -> None:
+        """See that a lesser exchange does not keep the channel from `turn` for longer than PATIENCE_S."""
+        if turn.done():
+            return
+        wait = PATIENCE_S
+        lesser = self._open
+        if lesser is not None and lesser.urgency > urgency and lesser.request.repeatable:
+            wait -= self._clock.monotonic() - lesser.began
+            if wait <= 0:
+                self._open = None
+                self.master.abandon()
+                lesser.done.set_exception(_SetAside())
+                return
+        self._loop.call_later(wait / self._clock.speed, self._hurry, urgency, turn)
+
+    def speaks_for(self, terminal: str) -> None:
+        """From now on the peer is this terminal: what was asked of another one, or in an earlier login, ends
+        with LinkClosed."""
+        self._end_exchanges()
+        self.master.terminal = terminal
+        self.login += 1
+
+    def mute(self) -> None:
+        """Another login took the terminal over: from now on this peer is only listened to."""
+        self._muted = True
+        self._end_exchanges()
+        self.rearm()
+
+    def _end_exchanges(self) -> None:
+        open_, self._open = self._open, None
+        if open_ is not None and not open_.done.done():
+            self.master.abandon()
+            open_.done.set_exception(LinkClosed(f"{self.link.peer} is gone"))

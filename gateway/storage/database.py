@@ -1,0 +1,243 @@
+"""One door to PostgreSQL: pool, named SQL, forward-only migrations, with and without TimescaleDB."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from functools import cache
+from importlib import resources
+from types import MappingProxyType, TracebackType
+from typing import Any, Self, TypeAlias
+
+import psycopg
+from psycopg import AsyncConnection
+from psycopg.rows import TupleRow
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
+
+from gateway.errors import StorageError
+
+Connection: TypeAlias = AsyncConnection[TupleRow]
+
+CONNECT_SECONDS = 10
+"""A server that does not answer a connect for longer is treated as away."""
+STATEMENT_SECONDS = 60
+"""No statement of a session needs longer; exports, imports and migrations lift the limit for themselves."""
+POOL_CONNECTIONS = 8
+"""Enough for the API and the collector side by side; the writer holds a connection of its own."""
+RECONNECT_SECONDS = 2.0
+"""How long the pool itself tries for a lost connection. It doubles its pauses: a longer time would leave a
+server that is back unused for as long as it was away; a caller that comes later makes it try at once."""
+OLDEST_SERVER = 15_00_00
+"""PostgreSQL 15: the schema uses UNIQUE NULLS NOT DISTINCT."""
+
+_MIGRATION_LOCK = 0x4C44_0001
+"""Key of the advisory lock under which migrations run: two gateways may start at once."""
+_TIMESCALE_SUFFIX = ".timescale.sql"
+"""A migration named so is applied where the extension is: now, or at the first start after it came."""
+_QUERY_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
+
+
+class Database:
+    """A pool of connections to one database whose schema is ours.
+
+    Every connection speaks UTC, UTF-8 and has statement_timeout set. Make it with `open`, end it with `close`
+    or `async with`.
+    """
+
+    def __init__(self, conninfo: str, pool: AsyncConnectionPool[Connection], has_timescale: bool) -> None:
+        self.conninfo = conninfo
+        self.pool = pool
+        self.has_timescale = has_timescale
+        """Is the TimescaleDB extension in this database? Known after `open`, renewed by `migrate`."""
+
+    @classmethod
+    async def open(
+        cls,
+        conninfo: str,
+        *,
+        connections: int = POOL_CONNECTIONS,
+        connect_timeout: float = CONNECT_SECONDS,
+        statement_timeout: float = STATEMENT_SECONDS,
+    ) -> Database:
+        """Connect and look at the server. StorageError where it cannot be reached or is too old."""
+        arguments = connection_arguments(connect_timeout, statement_timeout)
+        async with _reached(conninfo), await AsyncConnection.connect(conninfo, **arguments) as connection:
+            version = connection.info.server_version
+            if version < OLDEST_SERVER:
+                raise StorageError(
+                    f"the database server is version {version // 10000};"
+                    f" {OLDEST_SERVER // 10000} or newer is needed"
+                )
+            encoding = connection.info.parameter_status("server_encoding")
+            if encoding != "UTF8":
+                raise StorageError(f"the database is encoded in {encoding}; create it with ENCODING 'UTF8'")
+            has_timescale = await _extension_installed(connection)
+        pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+            conninfo,
+            connection_class=AsyncConnection[TupleRow],
+            kwargs=arguments,
+            min_size=1,
+            max_size=connections,
+            timeout=connect_timeout,
+            reconnect_timeout=RECONNECT_SECONDS,
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+        )
+        await pool.open()
+        return cls(conninfo, pool, has_timescale)
+
+    async def close(self) -> None:
+        """Give the connections back; what is running is waited for briefly and then dropped."""
+        await self.pool.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[Connection]:
+        """A connection in a transaction: committed at the end, rolled back on an error.
+
+        A lost or silent server becomes StorageError (trying again may help); a value the database refuses
+        becomes StorageError too (trying again does not help).
+        """
+        async with _reached(self.conninfo), self.pool.connection() as connection:
+            yield connection
+
+    async def migrate(self) -> list[str]:
+        """Bring the schema to this program's; returns the names of the migrations applied now.
+
+        Each runs in a transaction of its own, in the order of their names, once. StorageError where the
+        database was made by a newer program or an applied migration has been edited since.
+        """
+        arguments = connection_arguments(CONNECT_SECONDS, 0)
+        async with _reached(self.conninfo):
+            connection: Connection = await AsyncConnection.connect(
+                self.conninfo, autocommit=True, **arguments
+            )
+            async with connection:
+                await connection.execute("SELECT pg_advisory_lock(%s)", (_MIGRATION_LOCK,))
+                self.has_timescale = await _timescale_wanted(connection)
+                return await _apply_pending(connection, self.has_timescale)
+
+
+def connection_arguments(connect_timeout: float, statement_timeout: float) -> dict[str, Any]:
+    """What every connection of the house is opened with. Timeouts in seconds; statement_timeout 0 = none.
+
+    The planner is told that a page read at random costs what one read in turn does: what is asked for all day
+    is in memory. With the default, one terminal's points are found by reading all meters.
+    """
+    return {
+        "application_name": "lingdian",
+        "connect_timeout": max(2, round(connect_timeout)),
+        "client_encoding": "UTF8",
+        "tcp_user_timeout": 15_000,
+        "options": f"-c statement_timeout={round(statement_timeout * 1000)} -c timezone=UTC -c jit=off"
+        " -c random_page_cost=1.1",
+    }
+
+
+@cache
+def queries(room: str) -> Mapping[str, bytes]:
+    """The statements of queries/<room>.sql by name; each begins with its line of description."""
+    text = resources.files("gateway.storage").joinpath("queries", f"{room}.sql").read_text(encoding="utf-8")
+    _, *parts = _QUERY_NAME.split(text)
+    return MappingProxyType(
+        {name: statement.strip().encode() for name, statement in zip(parts[::2], parts[1::2], strict=True)}
+    )
+
+
+@asynccontextmanager
+async def _reached(conninfo: str) -> AsyncIterator[None]:
+    """Turn the driver's errors into ours, each with what to do."""
+    try:
+        yield
+    except (psycopg.OperationalError, psycopg.InterfaceError, PoolTimeout) as error:
+        where = _place(conninfo)
+        raise StorageError(
+            f"database {where} cannot be used now ({first_line(error)}); try again later"
+        ) from error
+    except psycopg.Error as error:
+        raise StorageError(
+            f"the database refuses this ({first_line(error)}); trying again does not help"
+        ) from error
+
+
+def _place(conninfo: str) -> str:
+    """Host, port and name for a message: never the password."""
+    try:
+        parts = psycopg.conninfo.conninfo_to_dict(conninfo)
+    except psycopg.Error:
+        return "(unreadable address)"
+    return f"{parts.get('dbname', '')} at {parts.get('host', 'local')}:{parts.get('port', 5432)}"
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+async def _extension_installed(connection: Connection) -> bool:
+    cursor = await connection.execute("SELECT 1 FROM pg_extension WHERE extname = 'timescaledb'")
+    return await cursor.fetchone() is not None
+
+
+async def _timescale_wanted(connection: Connection) -> bool:
+    """Is TimescaleDB here? Where the server has it loaded and we may, it is switched on in this database."""
+    if await _extension_installed(connection):
+        return True
+    cursor = await connection.execute(
+        "SELECT 1 FROM pg_available_extensions, current_setting('shared_preload_libraries') AS loaded"
+        " WHERE name = 'timescaledb' AND loaded LIKE '%timescaledb%'"
+    )
+    if await cursor.fetchone() is None:
+        return False
+    try:
+        await connection.execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+    except psycopg.errors.InsufficientPrivilege:
+        return False
+    return True
+
+
+async def _apply_pending(connection: Connection, has_timescale: bool) -> list[str]:
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS schema_migration ("
+        " name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+    )
+    cursor = await connection.execute("SELECT name, sha256 FROM schema_migration")
+    applied: dict[str, str] = dict(await cursor.fetchall())
+    ours = _migrations()
+    if newer := sorted(applied.keys() - ours.keys()):
+        raise StorageError(
+            f"a newer program has migrated this database (to {newer[-1]}); start that version, not this one"
+        )
+    done = []
+    for name, statements in sorted(ours.items()):
+        digest = hashlib.sha256(statements).hexdigest()
+        if name in applied:
+            if applied[name] != digest:
+                raise StorageError(
+                    f"migration {name} was edited after it had been applied; reinstall the program"
+                )
+        elif has_timescale or not name.endswith(_TIMESCALE_SUFFIX):
+            async with connection.transaction():
+                await connection.execute(statements)
+                await connection.execute(
+                    "INSERT INTO schema_migration (name, sha256) VALUES (%s, %s)", (name, digest)
+                )
+            done.append(name)
+    return done
+
+
+@cache
+def _migrations() -> Mapping[str, bytes]:
+    folder = resources.files("gateway.storage").joinpath("migrations")
+    return MappingProxyType(
+        {entry.name: entry.read_bytes() for entry in folder.iterdir() if entry.name.endswith(".sql")}
+    )

@@ -1,0 +1,3 @@
+-- name: terminal_addresses
+-- All terminals of the assets, without what hangs on them.
+SELECT address FROM terminal ORDER BY address

@@ -1,0 +1,1 @@
+"""Ways to a peer: each gives a `Link`. What the bytes mean is not known here."""

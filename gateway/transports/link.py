@@ -1,0 +1,55 @@
+"""The one shape of a way to a peer, whatever carries it: TCP now, a pair in memory for tests."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+Settle = Callable[[], Awaitable[None]]
+"""Called once the bytes that came with it are safe: an acknowledgement where the carrier has one."""
+
+
+async def settled() -> None:
+    """The settle of a carrier that acknowledges by itself (TCP, serial)."""
+
+
+class Link(Protocol):
+    """Bytes to and from one peer. One task reads; any may write."""
+
+    @property
+    def peer(self) -> str:
+        """Where the peer is, for logs: `host:port`. Never a terminal's identity: many share an address."""
+        ...
+
+    @property
+    def source(self) -> str:
+        """`peer` without what changes at each dialling: the host."""
+        ...
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that have come and were not read yet."""
+        ...
+
+    async def read(self) -> tuple[bytes, Settle]:
+        """The next bytes, never empty and of bounded length. Raises LinkClosed at the end.
+
+        Gives other tasks a turn at least once each call while bytes are waiting.
+        """
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Hand `data` over whole, in the order of calls. Returns when the peer's side has room again.
+
+        Raises LinkClosed if the link has ended, or if it found no room within the write deadline (then the
+        link is aborted: what was handed over may or may not have left).
+        """
+        ...
+
+    async def close(self) -> None:
+        """End after what was written has left, within the write deadline; idempotent."""
+        ...
+
+    def abort(self) -> None:
+        """End at once; bytes not yet sent are dropped. Idempotent."""
+        ...

@@ -1,0 +1,321 @@
+"""Terminals dial in over TCP: a listener with limits, and a link that no peer can make grow or stall.
+
+Built on asyncio's buffered protocol: bytes go from the socket into one scratch buffer that all links share
+and from there into a small buffer of their own, so an idle link holds next to nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import socket
+import termios
+from array import array
+from collections import Counter as Tally
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from gateway.errors import LinkClosed
+from gateway.metrics import Metrics
+from gateway.transports.link import Settle, settled
+
+log = structlog.get_logger()
+
+BACKLOG: Final = 4096
+"""Dialling peers that the kernel holds for us: after a restart all terminals come at once."""
+
+ACCEPT_AT_ONCE: Final = 64
+"""Connections taken in one turn of the loop, so that a storm of them does not stop the ones that stand."""
+
+CHUNK: Final = 2048
+"""Most bytes that one peer has handled in one turn of the loop: the worst rubbish of that size costs the
+others a few milliseconds. Ordinary answers are shorter."""
+
+WRITE_ROOM: Final = 16_384
+"""Bytes held for a peer that does not take them; then the writer waits, for the write deadline at most."""
+
+KEEPALIVE_IDLE_S: Final = 120
+KEEPALIVE_INTERVAL_S: Final = 30
+KEEPALIVE_PROBES: Final = 4
+"""A dead path without traffic is found in four minutes, even where heartbeats are 15 minutes apart; more
+often would cost mobile traffic."""
+
+_scratch = memoryview(bytearray(CHUNK))
+"""Shared by all links: asyncio's selector loop fills it and calls `buffer_updated` in the same step."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpLimits:
+    """What peers may take of us."""
+
+    connections: int = 20_000
+    connections_per_host: int = 20_000
+    """as many as in all by default: behind a mobile operator's NAT all terminals share few addresses"""
+    read_buffer_bytes: int = 65_536
+    """held unread for one peer; then its window closes"""
+    write_deadline_s: float = 20.0
+
+
+class TcpLink(asyncio.BufferedProtocol):
+    """One accepted connection; satisfies `Link`."""
+
+    __slots__ = (
+        "_buffer",
+        "_drained",
+        "_ended",
+        "_gone",
+        "_limits",
+        "_listener",
+        "_loop",
+        "_paused",
+        "_reader",
+        "_transport",
+        "_writable",
+        "peer",
+        "source",
+    )
+
+    def __init__(self, listener: Listener, limits: TcpLimits) -> None:
+        self._listener = listener
+        self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._buffer = bytearray()
+        self._reader: asyncio.Future[None] | None = None
+        self._drained: asyncio.Future[None] | None = None
+        self._gone: asyncio.Future[None] | None = None
+        self._ended = False
+        self._paused = False
+        self._writable = True
+        self.peer = ""
+        self.source = ""
+
+    # what asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        name = transport.get_extra_info("peername")
+        if not name:  # gone before it was taken
+            transport.abort()
+            return
+        self.source = str(name[0])
+        self.peer = f"[{name[0]}]:{name[1]}" if ":" in self.source else f"{name[0]}:{name[1]}"
+        transport.set_write_buffer_limits(high=WRITE_ROOM)
+        _tend(transport.get_extra_info("socket"), self._limits.write_deadline_s)
+        self._listener._made(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._buffer += _scratch[:nbytes]
+        if len(self._buffer) >= self._limits.read_buffer_bytes and not self._paused and self._transport:
+            self._paused = True
+            self._transport.pause_reading()
+        self._wake_reader()
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        self._wake_reader()
+        return True  # what it asked before may still be answered; the owner closes
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._ended = True
+        self._transport = None
+        self._wake_reader()
+        for waiting in (self._drained, self._gone):
+            if waiting is not None and not waiting.done():
+                waiting.set_result(None)
+        self._listener._lost(self)
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    # what the house calls
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that have come and were not read yet, those that the kernel still holds included."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if sock is None or sock.fileno() < 0:
+            return len(self._buffer)
+        unread = array("i", [0])
+        fcntl.ioctl(sock.fileno(), termios.FIONREAD, unread)
+        return len(self._buffer) + unread[0]
+
+    async def read(self) -> tuple[bytes, Settle]:
+        """See `Link.read`: at most CHUNK bytes a call."""
+        buffer = self._buffer
+        if buffer:
+            await asyncio.sleep(0)
+        while not buffer:
+            if self._ended:
+                raise LinkClosed(f"{self.peer} has closed the link")
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        data = bytes(buffer[:CHUNK])
+        del buffer[:CHUNK]
+        if self._paused and len(buffer) < self._limits.read_buffer_bytes // 2 and self._transport is not None:
+            self._paused = False
+            self._transport.resume_reading()
+        return data, settled
+
+    async def write(self, data: bytes) -> None:
+        """See `Link.write`."""
+        if self._transport is None or self._transport.is_closing():
+            raise LinkClosed(f"{self.peer} has closed the link")
+        self._transport.write(data)
+        if self._writable:
+            return
+        if self._drained is None or self._drained.done():
+            self._drained = self._loop.create_future()
+        try:
+            async with asyncio.timeout(self._limits.write_deadline_s):
+                await asyncio.shield(self._drained)
+        except TimeoutError:
+            self.abort()
+            raise LinkClosed(f"{self.peer} took no bytes for {self._limits.write_deadline_s:g} s") from None
+        if self._transport is None:
+            raise LinkClosed(f"{self.peer} has closed the link")
+
+    async def close(self) -> None:
+        """See `Link.close`."""
+        if self._transport is None:
+            return
+        self._transport.close()
+        if self._gone is None:
+            self._gone = self._loop.create_future()
+        try:
+            async with asyncio.timeout(self._limits.write_deadline_s):
+                await asyncio.shield(self._gone)
+        except TimeoutError:
+            self.abort()
+
+    def abort(self) -> None:
+        """See `Link.abort`."""
+        self._ended = True
+        if self._transport is not None:
+            self._transport.abort()
+        self._wake_reader()
+
+
+def _tend(sock: socket.socket, write_deadline_s: float) -> None:
+    """Have the kernel find dead peers: idle ones by keepalive, and those that do not acknowledge."""
+    with contextlib.suppress(OSError):  # the peer may be gone by now; then the loop says so at once
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(write_deadline_s * 1000))
+
+
+class Listener:
+    """A listening socket and its links. Made by `listen`; `close` ends both."""
+
+    def __init__(
+        self, on_link: Callable[[TcpLink], Awaitable[None]], limits: TcpLimits, metrics: Metrics | None
+    ) -> None:
+        self._on_link = on_link
+        self._limits = limits
+        self._metrics = metrics
+        self._server: asyncio.Server | None = None
+        self._links: dict[TcpLink, asyncio.Task[None]] = {}
+        self._ending: set[asyncio.Task[None]] = set()
+        self._hosts: Tally[str] = Tally()
+        self.host = ""
+        self.port = 0
+
+    @property
+    def connections(self) -> int:
+        return len(self._links)
+
+    def _made(self, link: TcpLink) -> None:
+        full = len(self._links) >= self._limits.connections
+        if full or self._hosts[link.source] >= self._limits.connections_per_host:
+            if self._metrics is not None:
+                self._metrics.connections_refused.inc()
+            log.warning("connection refused", limit="whole" if full else "host", peer=link.peer)
+            link.abort()
+            return
+        self._hosts[link.source] += 1
+        self._links[link] = asyncio.get_running_loop().create_task(self._run(link), name=f"link {link.peer}")
+        if self._metrics is not None:
+            self._metrics.connections.inc()
+
+    def _lost(self, link: TcpLink) -> None:
+        if link not in self._links:
+            return
+        if self._metrics is not None:
+            self._metrics.connections.dec()
+        self._hosts[link.source] -= 1
+        if self._hosts[link.source] <= 0:
+            del self._hosts[link.source]
+        task = self._links.pop(link)
+        self._ending.add(task)
+        task.add_done_callback(self._ending.discard)
+
+    async def _run(self, link: TcpLink) -> None:
+        try:
+            await self._on_link(link)
+        finally:
+            await link.close()
+
+    async def close(self) -> None:
+        """Take no more connections, end those that stand, and wait for what runs on them."""
+        if self._server is not None:
+            self._server.close()
+        tasks = [*self._links.values(), *self._ending]
+        for task in tasks:
+            task.cancel()
+        for link in list(self._links):
+            link.abort()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._server is not None:
+            await self._server.wait_closed()
+
+
+async def listen(
+    host: str,
+    port: int,
+    on_link: Callable[[TcpLink], Awaitable[None]],
+    *,
+    limits: TcpLimits | None = None,
+    metrics: Metrics | None = None,
+) -> Listener:
+    """Listen on `host:port` (0: a free one; see `.port`) and run `on_link` for each connection, which is
+    closed when it returns. Raises OSError where the address cannot be had.
+    """
+    loop = asyncio.get_running_loop()
+    listener = Listener(on_link, limits or TcpLimits(), metrics)
+    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind(address)
+        listener.host, listener.port = sock.getsockname()[:2]
+        listener._server = await loop.create_server(
+            lambda: TcpLink(listener, listener._limits), sock=sock, backlog=ACCEPT_AT_ONCE
+        )
+        sock.listen(BACKLOG)  # asyncio takes as many connections in one turn as the backlog that it was given
+    except BaseException:
+        sock.close()
+        raise
+    return listener
