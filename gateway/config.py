@@ -103,6 +103,8 @@ class SessionSettings(Section):
     """a clock that is off by more is alarmed; `correct` also sets it, never across a midnight"""
     forward_message_timeout_seconds: int = Field(default=30, ge=1, le=127)
     """how long a terminal may wait for a meter (AFN10 F1)"""
+    forward_margin_seconds: float = Field(default=30.0, ge=0, le=600)
+    """how much longer than that its answer is waited for: the way up and down"""
 
 
 class CollectionSettings(Section):

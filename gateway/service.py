@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import time
@@ -44,6 +45,10 @@ REVIVE_SECONDS: Final = 10.0
 """An embedded server that has been gone for so long is started again: nobody else will. Whoever stopped it on
 purpose, for a copy of its files, has stopped the gateway before."""
 
+GARBAGE_THRESHOLDS: Final = (50_000, 20, 100)
+"""Allocations between looks for garbage, by generation. A sweep makes hundreds of thousands of tuples a
+second that live for a moment and form no cycles: looking through them all would cost a good part of it."""
+
 log = structlog.get_logger()
 
 
@@ -54,6 +59,7 @@ async def run(settings: Settings, state: State, announce: Callable[[dict[str, An
     gateway owns the state; ConfigurationError where an address cannot be had; StorageError where the database
     cannot be used at the start (later it may come and go).
     """
+    gc.set_threshold(*GARBAGE_THRESHOLDS)
     with state.owned():
         stop = asyncio.Event()
         loop = asyncio.get_running_loop()
@@ -133,6 +139,7 @@ def session_settings(settings: Settings) -> SessionSettings:
         refuse_unknown=session.unknown_terminals == "refuse",
         correct_clock=session.clock_policy == "correct",
         forward_message_timeout_s=session.forward_message_timeout_seconds,
+        forward_margin_s=session.forward_margin_seconds,
         default_profile=default,
         profiles={name: _profile(profile, default) for name, profile in settings.profiles.items()},
     )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import uvloop
 
 from gateway import config, logs, service
 from gateway.cli.invocation import JsonFlag, answer, of, say
@@ -46,4 +46,4 @@ def serve(
         over = f", http {ready['http']}" if ready["http"] else ""
         say(f"ready 就绪: terminals 终端 {ready['listen']}{over}, socket {ready['socket']}")
 
-    asyncio.run(service.run(settings, invocation.state, announce))
+    uvloop.run(service.run(settings, invocation.state, announce))

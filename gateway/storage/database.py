@@ -127,14 +127,17 @@ class Database:
                 return await _apply_pending(connection, self.has_timescale)
 
 
-def connection_arguments(connect_timeout: float, statement_timeout: float) -> dict[str, Any]:
+def connection_arguments(
+    connect_timeout: float, statement_timeout: float, name: str = "lingdian"
+) -> dict[str, Any]:
     """What every connection of the house is opened with. Timeouts in seconds; statement_timeout 0 = none.
+    `name` is how the connection is listed in pg_stat_activity.
 
     The planner is told that a page read at random costs what one read in turn does: what is asked for all day
     is in memory. With the default, one terminal's points are found by reading all meters.
     """
     return {
-        "application_name": "lingdian",
+        "application_name": name,
         "connect_timeout": max(2, round(connect_timeout)),
         "client_encoding": "UTF8",
         "tcp_user_timeout": 15_000,

@@ -268,11 +268,12 @@ class _Server:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")} | {
             "LC_ALL": "C"
         }
-        with open(self.log, "wb") as output:  # noqa: ASYNC230 - a small local file
-            process = await asyncio.create_subprocess_exec(
-                str(_binaries() / "bin" / command),
-                *arguments,
-                stdin=asyncio.subprocess.DEVNULL,
+        # In a thread: not every event loop lets a child run as another user.
+        with self.log.open("wb") as output:
+            done = await asyncio.to_thread(
+                subprocess.run,
+                [str(_binaries() / "bin" / command), *arguments],
+                stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
                 cwd=self.folder,
@@ -281,8 +282,9 @@ class _Server:
                 group=pwd.getpwnam(self.user).pw_gid if self.user else None,
                 extra_groups=[] if self.user else None,
                 start_new_session=True,
+                check=False,
             )
-            return await process.wait()
+        return done.returncode
 
     def _last_words(self) -> str:
         """The ends of start.log and of the server's newest log: the reason stands in one of them."""

@@ -311,7 +311,7 @@ class ReadingWriter:
             connection: Connection = await AsyncConnection.connect(
                 self._database.conninfo,
                 autocommit=True,
-                **connection_arguments(CONNECT_SECONDS, BATCH_SECONDS),
+                **connection_arguments(CONNECT_SECONDS, BATCH_SECONDS, "lingdian writer"),
             )
             self._connection = connection
             await connection.execute(queries("readings")["create_staging"])

@@ -93,6 +93,10 @@ _KINDS = {
     for fn in fns
 }
 
+# A body of three phases has an identifier at each of these steps.
+_PHASES_STEP = IDENTIFIER + PHASES_LENGTH
+_PHASES_CLASSES = frozenset(identifier(0, fn)[2:] for fn in DAY_ACTIVE_FNS)
+
 # Identifiers of one point and one of the classes above, as they come: some fifty thousand at most.
 _known: dict[bytes, tuple[int, int, _Kind]] = {}
 _times: dict[bytes, datetime] = {}
@@ -139,7 +143,9 @@ def _read(body: bytes) -> tuple[list[Row], tuple[Unit, ...]]:
     low, high, top = _LOW, _HIGH, _TOP
     at = 0
     end = len(body)
-    if not end % (IDENTIFIER + PHASES_LENGTH):
+    if not end % _PHASES_STEP and all(
+        body[place + 2 : place + 4] in _PHASES_CLASSES for place in range(0, end, _PHASES_STEP)
+    ):
         raise _Odd  # it may be three phases
     while at < end:
         head = body[at : at + 4]

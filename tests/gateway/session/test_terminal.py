@@ -204,7 +204,7 @@ async def test_a_meter_replaced_since_the_login_is_not_given_its_predecessors_va
         made.store.terminals[session.address] = replace(assets(old, new), archive={1: old.address})
         device.answers[0x0D, 161] = lambda frame: [frozen_unit(1)]
         await made.registry.reload([session.address])
-        answer = await session.read_frozen([replace(due(1), meter_id=2001)])
+        answer = await session.read_frozen([due(1)._replace(meter_id=2001)])
         assert reasons(answer) == {2001: Reason.ARCHIVE_DIFFERS}
         assert not answer.rows
 
@@ -639,3 +639,81 @@ async def test_questions_to_a_closed_session_say_so() -> None:
             await session.reading_state()
         with pytest.raises(LinkClosed):
             await session.ready()
+
+
+async def test_a_clock_that_cannot_be_set_is_said_so() -> None:
+    async with stage(assets()) as made:
+        device = await made.logged_in()
+        session = made.session()
+        await session.ready()
+        device.answers[0x05, 31] = device.deny
+        with pytest.raises(InputError, match="did not take the time"):
+            await session.set_clock()
+        device.answers[0x0C, 2] = device.deny
+        assert await session.read_clock() is None
+        with pytest.raises(InputError, match="does not tell its time"):
+            await session.set_clock()
+        unset = encode_unit(0x0C, 2, 0, messages.Clock(None))
+        device.answers[0x0C, 2] = lambda frame: [unset]
+        assert await session.read_clock() is None
+
+
+async def test_what_is_learned_while_the_database_is_away_is_used_all_the_same() -> None:
+    async with stage(assets(archive=False)) as made:
+        device = made.dial()
+        made.teach(device, {1: "9" * 12, 2: meter_address(2)})
+        await device.confirmed(await device.login())
+        await until(lambda: made.registry.session(device.address) is not None)
+        made.store.away = True
+        session = made.session()
+        await session.ready()
+        assert session.learned
+        assert not made.store.archives
+        device.answers[0x0D, 161] = lambda frame: [frozen_unit(1), frozen_unit(2)]
+        await session.refresh_assets(at_once=True)
+        answer = await session.read_frozen([due(1), due(2)])
+        assert [row[0] for row in answer.rows] == [1002]
+        assert reasons(answer) == {1001: Reason.ARCHIVE_DIFFERS}
+
+
+async def test_a_terminal_taken_out_of_the_assets_files_nothing_more() -> None:
+    async with stage(assets()) as made:
+        device = await made.logged_in()
+        session = made.session()
+        await session.ready()
+        del made.store.terminals[device.address]
+        await made.registry.reload()
+        device.answers[0x0D, 161] = lambda frame: [frozen_unit(1)]
+        answer = await session.read_frozen([due(1)])
+        assert not answer.rows
+        assert reasons(answer) == {1001: Reason.NOT_SUPPORTED}
+
+
+async def test_an_archive_that_cannot_be_written_or_read_is_said_so() -> None:
+    async with stage(assets(), settings=QUICK, clock=noon_clock(100.0)) as made:
+        device = await made.logged_in()
+        session = made.session()
+        await session.ready()
+        with pytest.raises(InputError, match="cannot be sent"):
+            await session.write_archive([ArchiveRecord(1, 1, 99, 2400, 30, meter_address(1), 4)])
+        device.answers[0x0A, 10] = device.deny
+        with pytest.raises(InputError, match="does not give its archive: all denied"):
+            await session.read_archive()
+        del device.answers[0x0A, 10]
+        with pytest.raises(InputError, match="does not answer"):
+            await session.archive_records()
+
+
+async def test_nothing_due_asks_nothing() -> None:
+    async with stage(assets()) as made:
+        device = await made.logged_in()
+        assert await made.session().read_frozen([]) == FrozenAnswer()
+        assert not device.requests(0x0D)
+
+
+async def test_present_values_that_are_denied_are_none() -> None:
+    async with stage(assets()) as made:
+        device = await made.logged_in()
+        await made.session().ready()
+        device.answers[0x0C, 129] = device.deny
+        assert await made.session().read_present([1]) == []

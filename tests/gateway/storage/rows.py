@@ -62,11 +62,10 @@ def expected(calls: Sequence[Sequence[ReadingRow]]) -> dict[tuple[int, datetime]
 
 
 def backend_of_writer(conninfo: str) -> int | None:
-    """Process of the server that serves the writer of this database: the one that has a staging table."""
+    """Process of the server that serves the writer of this database; None while there is none."""
     with psycopg.connect(conninfo, autocommit=True) as connection:
         found = connection.execute(
-            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
-            " AND (query LIKE 'COPY reading_staging%' OR query LIKE '%judged%' OR query LIKE '%xact_lock%'"
-            " OR query = 'COMMIT') ORDER BY query_start DESC LIMIT 1"
+            "SELECT pid FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'lingdian writer'"
         ).fetchone()
     return None if found is None else found[0]
