@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from functools import lru_cache
 from itertools import product
 from typing import Final, Literal
 
@@ -30,6 +31,9 @@ ARCHIVE_UNIT: Final = identifier(0, 10)
 ARCHIVE_RECORD: Final = 27
 """DA and DT of AFN0A F10, and the bytes of one record behind n: sequence 2, point 2, speed and port 1,
 protocol 1, address 6 (low byte first), and 15 that say how the terminal reads it."""
+
+TAGS_REMEMBERED: Final = 256
+"""Midnights that are asked for again and again in one night: two months of days, and both namings."""
 
 TAIL: Final = 8
 """EC and Tp of an answer."""
@@ -92,8 +96,7 @@ class Asking:
         them."""
         first = dues[0]
         fns = self._fns_of(first.quantity, first.kind)
-        tag = tag_of(first.frozen_at, first.kind, self._profile.td_d_names)
-        data = a21_bytes(tag) if first.kind is Kind.MONTH else a20_bytes(tag)
+        data = _tag_bytes(first.frozen_at, first.kind, self._profile.td_d_names)
         units = tuple(
             messages.RequestUnit(due.pn, fns[due.meter_id, due.pn], data)
             for due in dues
@@ -134,6 +137,12 @@ class Asking:
             }
             self._fns[quantity, kind] = found
         return found
+
+
+@lru_cache(maxsize=TAGS_REMEMBERED)
+def _tag_bytes(frozen_at: datetime, kind: Kind, names: TdNames) -> bytes:
+    tag = tag_of(frozen_at, kind, names)
+    return a21_bytes(tag) if kind is Kind.MONTH else a20_bytes(tag)
 
 
 def tag_of(frozen_at: datetime, kind: Kind, names: TdNames) -> date:

@@ -211,20 +211,17 @@ def frozen_rows(frame: Frame, context: Context, asked_at: datetime | None = None
             continue
         row_quality = late_read if quality == good and read_at > late else quality
         read = get_time(read_at) or utc(read_at)
-        if len(registers) == 5:
-            total, t1, t2, t3, t4 = registers
-            append(
-                (target[0], quantity_code, kind_code, frozen_at, total, t1, t2, t3, t4, None,
-                 read, received_at, source, row_quality)
-            )  # fmt: skip
-        else:
-            append(
-                (target[0], quantity_code, kind_code, frozen_at, *columns(registers),
-                 read, received_at, source, row_quality)
-            )  # fmt: skip
+        filled = registers + _ABSENT[len(registers)] if len(registers) <= 5 else columns(registers)
+        append(
+            (target[0], quantity_code, kind_code, frozen_at, *filled, read, received_at, source, row_quality)
+        )
     for unit in others:
         _other_unit(unit, context, asked_at, done)
     return done
+
+
+_ABSENT: Final[tuple[tuple[None, ...], ...]] = tuple((None,) * (6 - count) for count in range(6))
+"""By the number of registers: what fills the six columns behind them."""
 
 
 def columns(

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from math import ceil
+from typing import NamedTuple
 
 from protocols.errors import LocalProtocolError
 from protocols.q_gdw376.formats import a20_bytes, a21_bytes
@@ -59,8 +60,7 @@ ARCHIVE_QUERY_A_FRAME = 32
 _MOST_STEPS = 127
 
 
-@dataclass(frozen=True, slots=True)
-class RequestUnit:
+class RequestUnit(NamedTuple):
     """One unit of a request: point, class and its own data (a tag, a list, parameters)."""
 
     pn: int

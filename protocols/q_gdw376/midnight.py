@@ -54,6 +54,8 @@ for _number in range(10_000):
 for _number in range(100):
     _TOP[int(str(_number), 16)] = _number * 100_000_000
 _FIVE = Struct("<HHB")
+# Where each register of three fields begins, by number of tariffs.
+_PLACES = tuple(range(0, 3 * (tariffs + 1), 3) for tariffs in range(USUAL_TARIFFS))
 _FOUR = Struct("<HH")
 
 
@@ -76,6 +78,10 @@ class _Kind:
             for tariffs in range(MOST_TARIFFS + 1)
         )
         self.usual = Struct(f"<{place - 5}s5sx" + "HHB" * 5) if widths == _ENERGY else None
+        self.fewer = tuple(
+            Struct(f"<{place - 5}s5sx" + "HHB" * (tariffs + 1)) if widths == _ENERGY else None
+            for tariffs in range(USUAL_TARIFFS)
+        )
         self.usual_length = self.lengths[USUAL_TARIFFS]
         self.filler = bytes([_FILLER]) * (self.usual_length - place)
 
@@ -172,6 +178,25 @@ def _read(body: bytes) -> tuple[list[Row], tuple[Unit, ...]]:
                 found.append((pn, fn, tag, read_at, registers))
                 at += kind.usual_length
                 continue
+        if tariffs < USUAL_TARIFFS and (form := kind.fewer[tariffs]) is not None:
+            stop = at + kind.lengths[tariffs]
+            if stop <= end:
+                day, time, *fields = form.unpack_from(body, at)
+                tag = kind.tags.get(day) or _learn_tag(kind, day)
+                if tag is not None:
+                    read_at = times.get(time) or _learn_time(time)
+                    try:
+                        registers = tuple(
+                            [
+                                low[fields[place]] + high[fields[place + 1]] + top[fields[place + 2]]
+                                for place in _PLACES[tariffs]
+                            ]
+                        )
+                    except TypeError:
+                        registers = _registers(body[at + kind.place + 1 : stop], 5)
+                    found.append((pn, fn, tag, read_at, registers))
+                    at = stop
+                    continue
         if tariffs <= MOST_TARIFFS:
             at = _any(body, at, (pn, fn, kind), found, rest)
         else:
