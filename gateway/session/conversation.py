@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
+import logging
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final, Protocol
@@ -222,11 +223,18 @@ class Conversation:
         if self._given_up:
             raise LinkClosed(f"{self.link.peer} was given up")
 
-    def give_up(self, why: str) -> None:
-        """End the link at once; what it sent and was not handled yet is not looked at any more."""
+    def give_up(self, why: str, *, fault: bool = True) -> None:
+        """End the link at once; what it sent and was not handled yet is not looked at any more. fault: the peer
+        has done wrong."""
         if not self._given_up:
             self._given_up = True
-            log.warning("link closed", why=why, peer=self.link.peer, terminal=self.master.terminal)
+            log.log(
+                logging.WARNING if fault else logging.INFO,
+                "link closed",
+                why=why,
+                peer=self.link.peer,
+                terminal=self.master.terminal,
+            )
             self.link.abort()
 
     async def write(self, data: bytes) -> None:
@@ -260,7 +268,7 @@ class Conversation:
         now = self._clock.monotonic()
         limit = self._owner.deadline()
         if limit is not None and now >= limit:
-            self.give_up(self._owner.overdue())
+            self.give_up(self._owner.overdue(), fault=False)
             return
         exchange = self.master.next_timeout()
         if exchange is not None and now >= exchange and (self._repeating is None or self._repeating.done()):
