@@ -268,10 +268,10 @@ class _Server:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")} | {
             "LC_ALL": "C"
         }
-        # In a thread: not every event loop lets a child run as another user.
+        # Started and watched without the event loop's help: not every loop lets a child run as another user.
         with self.log.open("wb") as output:
-            done = await asyncio.to_thread(
-                subprocess.run,
+            process = await asyncio.to_thread(
+                subprocess.Popen,
                 [str(_binaries() / "bin" / command), *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -282,9 +282,10 @@ class _Server:
                 group=pwd.getpwnam(self.user).pw_gid if self.user else None,
                 extra_groups=[] if self.user else None,
                 start_new_session=True,
-                check=False,
             )
-        return done.returncode
+        while (code := process.poll()) is None:  # noqa: ASYNC110 - there is no event to wait for
+            await asyncio.sleep(_POLL_SECONDS)
+        return code
 
     def _last_words(self) -> str:
         """The ends of start.log and of the server's newest log: the reason stands in one of them."""
