@@ -7,18 +7,16 @@ The owner is told of everything the terminal says unasked. Times are seconds of 
 from __future__ import annotations
 
 import asyncio
-import heapq
-import itertools
 import logging
 from dataclasses import dataclass, replace
-from enum import IntEnum
 from typing import Final, Protocol
 
 import structlog
 
 from gateway.clock import Clock
-from gateway.errors import InputError, LinkClosed
+from gateway.errors import LinkClosed
 from gateway.metrics import Metrics
+from gateway.session.channel import Channel, Urgency
 from gateway.session.settings import SessionSettings
 from gateway.transports.link import Link
 from protocols.q_gdw376.connection import (
@@ -36,15 +34,19 @@ from protocols.wire import Damaged
 
 log = structlog.get_logger()
 
-EXCHANGES_WAITING: Final = 64
-"""Requests that may wait for one terminal's channel: at 30 s each even these are half an hour."""
-
 PATIENCE_S: Final = 4.0
 """An urgent request lets a lesser one that is under way have so long, then takes the channel from it: waiting
 out the silence of a terminal (a minute and a half with its repeats) would make a household wait."""
 
 TIMES_SET_ASIDE: Final = 3
 """A lesser request that was set aside so often is given up as silent."""
+
+DAMAGE_PAUSE_S: Final = 2.0
+"""Nothing for so long after damaged bytes: they were the answer. A read is then asked again at once, for
+waiting out the timeout of a direct read of a meter costs a minute."""
+
+TIMES_DAMAGED: Final = 2
+"""How often a read is asked again for that reason."""
 
 DAMAGE_ALLOWED: Final = 65_536
 DAMAGE_REFILL_PER_S: Final = 64
@@ -54,15 +56,6 @@ rate that no honest line of one in a hundred damaged frames reaches."""
 
 EVENTS_A_TURN: Final = 16
 """Frames of one peer that are handled before the others have a turn: one chunk may hold a hundred."""
-
-
-class Urgency(IntEnum):
-    """Who goes first on a terminal's one channel; the smaller the sooner."""
-
-    RELAY = 0
-    PERSON = 1
-    LEARN = 2
-    COLLECT = 3
 
 
 Outcome = Answered | Denied | Confirmed | Silent
@@ -96,14 +89,22 @@ class _SetAside(Exception):
     """The exchange had to leave the channel to a more urgent one."""
 
 
+class _AnswerDamaged(Exception):
+    """What came was damaged, and then nothing more."""
+
+
 @dataclass(slots=True, eq=False)
 class _Open:
     """The exchange that is under way."""
 
     request: Request
     urgency: Urgency
+    again: bool
+    """may be asked again after a damaged answer"""
     began: float
     done: asyncio.Future[Outcome]
+    hurt: bool = False
+    """something damaged has come since"""
 
 
 class Conversation:
@@ -128,15 +129,14 @@ class Conversation:
         """runs of bytes that were no frame"""
         self.login = 0
         """how often the peer has said who it is"""
+        self._last_bytes = self.last_frame
         self._owner = owner
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
         self._loop = asyncio.get_running_loop()
         self._open: _Open | None = None
-        self._busy = False
-        self._waiting: list[tuple[Urgency, int, asyncio.Future[None]]] = []
-        self._order = itertools.count()
+        self._channel = Channel(self._hurry)
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._repeating: asyncio.Task[None] | None = None
@@ -161,6 +161,7 @@ class Conversation:
                 data, settle = await self.link.read()
                 now = self._clock.monotonic()
                 self.received += len(data)
+                self._last_bytes = now
                 self.master.receive_data(data, now)
                 await self._events(now)
                 if self.master.held:  # half a frame: it has a deadline
@@ -218,14 +219,18 @@ class Conversation:
         self._damage_left = min(float(DAMAGE_ALLOWED), refilled) - size
         self._damage_at = now
         self._owner.damaged(damage)
+        if self._open is not None and self._open.again and not self._open.hurt:
+            self._open.hurt = True
+            self._look_after_damage(self._open)
         if self._damage_left < 0:
             self.give_up("too much rubbish")
         if self._given_up:
             raise LinkClosed(f"{self.link.peer} was given up")
 
     def give_up(self, why: str, *, fault: bool = True) -> None:
-        """End the link at once; what it sent and was not handled yet is not looked at any more. fault: the peer
-        has done wrong."""
+        """End the link at once; what it sent and was not handled yet is not looked at any more.
+
+        fault: the peer has done wrong."""
         if not self._given_up:
             self._given_up = True
             log.log(
@@ -294,36 +299,42 @@ class Conversation:
         *,
         reply_timeout: float | None = None,
         repeated: bool = True,
+        only_reads: bool = False,
     ) -> Outcome:
         """Ask, and wait for what comes of it. reply_timeout: seconds, where this request needs another.
-        repeated: a read is sent again after silence.
+        repeated: False where silence is an answer, and a repeatable request is not sent again. only_reads: so
+        does this request although the link cannot see it, and it may be asked again after a damaged answer.
 
         Raises LinkClosed when the link ends, the peer logs in anew or another login takes over,
         InputError when too many requests wait already.
         """
         login = self.login
-        for _ in range(TIMES_SET_ASIDE):
-            await self._turn(urgency)
+        again = only_reads or request.repeatable
+        set_aside = damaged = 0
+        while set_aside < TIMES_SET_ASIDE and damaged <= TIMES_DAMAGED:
+            await self._channel.take(urgency)
             try:
                 if login != self.login:
                     raise LinkClosed(f"{self.link.peer} has logged in anew")
-                return await self._ask(request, urgency, reply_timeout, repeated)
+                sent = request if repeated else replace(request, repeatable=False)
+                return await self._ask(sent, urgency, reply_timeout, again)
             except _SetAside:
-                continue
+                set_aside += 1
+            except _AnswerDamaged:
+                damaged += 1
             finally:
-                self._pass_on()
+                self._channel.pass_on()
         self._metrics.exchanges["silent"].inc()
         return Silent(request, ())
 
     async def _ask(
-        self, request: Request, urgency: Urgency, reply_timeout: float | None, repeated: bool
+        self, request: Request, urgency: Urgency, reply_timeout: float | None, again: bool
     ) -> Outcome:
         if self.ended:
             raise LinkClosed(f"{self.link.peer} is gone")
         now = self._clock.monotonic()
-        sent = request if repeated else replace(request, repeatable=False)
-        data = self.master.send(sent, now, reply_timeout)
-        open_ = _Open(request, urgency, now, self._loop.create_future())
+        data = self.master.send(request, now, reply_timeout)
+        open_ = _Open(request, urgency, again, now, self._loop.create_future())
         self._open = open_
         self.rearm()
         try:
@@ -339,6 +350,12 @@ class Conversation:
             if open_.done.done() and not open_.done.cancelled():
                 open_.done.exception()  # seen: it may have come while the write failed
 
+    def _cut_short(self, open_: _Open, why: Exception) -> None:
+        """End the exchange that is under way without an outcome; its answer, if it still comes, is late."""
+        self._open = None
+        self.master.abandon()
+        open_.done.set_exception(why)
+
     def _finish(self, outcome: Outcome) -> None:
         open_, self._open = self._open, None
         if open_ is None or open_.done.done():
@@ -348,47 +365,28 @@ class Conversation:
         self._metrics.exchange_seconds.observe(self._clock.monotonic() - open_.began)
         open_.done.set_result(outcome)
 
-    async def _turn(self, urgency: Urgency) -> None:
-        """Wait until the channel is ours."""
-        if not self._busy:
-            self._busy = True
-            return
-        if len(self._waiting) >= EXCHANGES_WAITING:
-            raise InputError("too many requests wait for this terminal; try again later")
-        turn: asyncio.Future[None] = self._loop.create_future()
-        heapq.heappush(self._waiting, (urgency, next(self._order), turn))
-        if urgency <= Urgency.PERSON:
-            self._hurry(urgency, turn)
-        try:
-            await turn
-        except asyncio.CancelledError:
-            if turn.done() and not turn.cancelled():
-                self._pass_on()
-            raise
-
-    def _pass_on(self) -> None:
-        """Give the channel to the most urgent that waits."""
-        while self._waiting:
-            _, _, turn = heapq.heappop(self._waiting)
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._busy = False
-
     def _hurry(self, urgency: Urgency, turn: asyncio.Future[None]) -> None:
         """See that a lesser exchange does not keep the channel from `turn` for longer than PATIENCE_S."""
-        if turn.done():
+        if turn.done() or urgency > Urgency.PERSON:
             return
         wait = PATIENCE_S
         lesser = self._open
         if lesser is not None and lesser.urgency > urgency and lesser.request.repeatable:
             wait -= self._clock.monotonic() - lesser.began
             if wait <= 0:
-                self._open = None
-                self.master.abandon()
-                lesser.done.set_exception(_SetAside())
+                self._cut_short(lesser, _SetAside())
                 return
         self._loop.call_later(wait / self._clock.speed, self._hurry, urgency, turn)
+
+    def _look_after_damage(self, open_: _Open) -> None:
+        """Was that damage the answer? If nothing more comes for a while, it was."""
+        if self._open is not open_:
+            return
+        wait = DAMAGE_PAUSE_S - (self._clock.monotonic() - self._last_bytes)
+        if wait <= 0:
+            self._cut_short(open_, _AnswerDamaged())
+        else:
+            self._loop.call_later(wait / self._clock.speed, self._look_after_damage, open_)
 
     def speaks_for(self, terminal: str) -> None:
         """From now on the peer is this terminal: what was asked of another one, or in an earlier login, ends
@@ -406,5 +404,4 @@ class Conversation:
     def _end_exchanges(self) -> None:
         open_, self._open = self._open, None
         if open_ is not None and not open_.done.done():
-            self.master.abandon()
-            open_.done.set_exception(LinkClosed(f"{self.link.peer} is gone"))
+            self._cut_short(open_, LinkClosed(f"{self.link.peer} is gone"))

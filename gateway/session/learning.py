@@ -14,8 +14,9 @@ from gateway.clock import to_device
 from gateway.errors import InputError, LinkClosed, StorageError
 from gateway.model import ArchiveRecord
 from gateway.session import asking
+from gateway.session.channel import Urgency
 from gateway.session.clockwatch import ClockCheck, refuse_across_midnight
-from gateway.session.conversation import Outcome, Urgency
+from gateway.session.conversation import Outcome
 from protocols.errors import LocalProtocolError
 from protocols.q_gdw376 import messages
 from protocols.q_gdw376.connection import Answered, Confirmed, Denied, Silent

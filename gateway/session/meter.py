@@ -11,7 +11,7 @@ from typing import Final
 
 from gateway.clock import business_day, to_device
 from gateway.model import Due, Failure, Kind, Point, Quality, Quantity, ReadingRow, Reason, Source
-from gateway.session.conversation import Urgency
+from gateway.session.channel import Urgency
 from gateway.session.learning import denial, value_of
 from gateway.session.terminal import TerminalSession
 from gateway.session.translate import columns
@@ -107,8 +107,12 @@ async def _forward(
     request = messages.forward(
         port, content, settings.forward_message_timeout_s, settings.forward_byte_timeout_ms
     )
-    patience = settings.forward_message_timeout_s + settings.forward_margin_s
-    outcome = await session.exchange(request, urgency, reply_timeout=patience)
+    margin = settings.forward_margin_s
+    patience = settings.forward_message_timeout_s + (settings.reply_timeout_s if margin is None else margin)
+    damage = session.damage
+    outcome = await session.exchange(request, urgency, reply_timeout=patience, only_reads=True)
+    if isinstance(outcome, Silent) and session.damage != damage:
+        return MeterRefusal(Reason.DAMAGED, "what the terminal forwarded was damaged on the way")
     if isinstance(outcome, Silent):
         # Some terminals say nothing when the meter says nothing; one that is there tells its time.
         if await session.read_clock() is None:

@@ -47,8 +47,8 @@ class SessionSettings:
     forward_message_timeout_s: int = 30
     """how long the terminal waits for a meter (AFN10 F1)"""
     forward_byte_timeout_ms: int = 100
-    forward_margin_s: float = 30.0
-    """how much longer than the terminal we wait: the way up and down"""
+    forward_margin_s: float | None = None
+    """how much longer than the terminal we wait; None: as long as for any other answer"""
     logins_learned_at_once: int = 1000
     """terminals that are asked about themselves at the same time after a mass login"""
     default_profile: TerminalProfile = field(default_factory=TerminalProfile)

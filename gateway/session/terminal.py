@@ -27,8 +27,9 @@ from gateway.model import (
 )
 from gateway.session import asking, learning, translate
 from gateway.session.answers import FrozenAnswer, PresentReading, ReadingProgress
+from gateway.session.channel import Urgency
 from gateway.session.clockwatch import ClockCheck, ClockWatch
-from gateway.session.conversation import Conversation, Outcome, Urgency
+from gateway.session.conversation import Conversation, Outcome
 from gateway.session.settings import SessionSettings, TerminalProfile
 from gateway.session.stores import Files, RawKeeper, Store
 from gateway.session.targets import Targets
@@ -130,6 +131,11 @@ class TerminalSession:
         return self._conversation.last_frame
 
     @property
+    def damage(self) -> int:
+        """Runs of bytes on the link that were no frame."""
+        return self._conversation.damage
+
+    @property
     def clock_offset(self) -> float | None:
         """Seconds; positive = the terminal is ahead; None: not known yet."""
         return self.clock_watch.offset
@@ -194,12 +200,15 @@ class TerminalSession:
         *,
         reply_timeout: float | None = None,
         repeated: bool = True,
+        only_reads: bool = False,
     ) -> Outcome:
         """One exchange in protocol words, for the files of this room; see `Conversation.exchange`."""
         if not self.alive:
             raise LinkClosed(f"terminal {self.address} is gone")
         patience = self.profile.reply_timeout_s if reply_timeout is None else reply_timeout
-        return await self._conversation.exchange(request, urgency, reply_timeout=patience, repeated=repeated)
+        return await self._conversation.exchange(
+            request, urgency, reply_timeout=patience, repeated=repeated, only_reads=only_reads
+        )
 
     async def confirm(self, frame: Frame) -> None:
         """Confirm a frame that the terminal sent. LinkClosed."""
@@ -238,7 +247,7 @@ class TerminalSession:
         request = self._asking.frozen_request(dues)
         if request is None:
             return FrozenAnswer(failures=[_failure(due, Reason.NOT_SUPPORTED) for due in dues])
-        damage = self._conversation.damage
+        damage = self.damage
         try:
             outcome = await self.exchange(request, Urgency.COLLECT)
         except LinkClosed:
@@ -247,7 +256,7 @@ class TerminalSession:
         if isinstance(outcome, Answered):
             return self._frozen_answer(dues, request, outcome.frames, Reason.LEFT_OUT)
         if isinstance(outcome, Silent):
-            reason = Reason.TERMINAL_SILENT if self._conversation.damage == damage else Reason.DAMAGED
+            reason = Reason.TERMINAL_SILENT if self.damage == damage else Reason.DAMAGED
             return replace(self._frozen_answer(dues, request, outcome.frames, reason), halve=True)
         detail = learning.denial(outcome)
         return FrozenAnswer(

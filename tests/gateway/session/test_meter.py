@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -30,6 +31,7 @@ from protocols.q_gdw376.frame import Frame, build, parse
 from protocols.q_gdw376.messages import encode_unit
 from tests.gateway.session.stage import (
     MIDNIGHT,
+    NOON,
     Device,
     Stage,
     assets,
@@ -348,3 +350,32 @@ async def test_a_captured_forwarded_answer_gives_the_captures_value(name: str, d
             assert (item.values[0][2], item.values[0][3]) == (value, "kWh")
         else:
             assert item.raw[::-1].hex() == value
+
+
+async def test_a_damaged_answer_is_asked_for_again_without_waiting_out_the_timeout() -> None:
+    meter = HandMeter(freezes=list(nightly(62)))
+    async with with_meter(meter, clock_at(NOON, 10.0)) as (made, device):
+        answers = 0
+
+        def damaged_at_first(asked: Frame) -> bytes:
+            nonlocal answers
+            answers += 1
+            good = device.reply(asked, forwarded(meter, asked))
+            return good if answers > 1 else good[:20] + bytes([good[20] ^ 1]) + good[21:]
+
+        device.answers[0x10, 1] = damaged_at_first
+        row = await asyncio.wait_for(freeze(made), 2)
+        assert row[12] == Source.METER
+        first, second, _ = device.requests(0x10)
+        assert first.body == second.body
+        assert first.pseq != second.pseq
+
+
+async def test_an_answer_that_stays_damaged_is_no_value() -> None:
+    meter = HandMeter(freezes=list(nightly(62)))
+    async with with_meter(meter, clock_at(NOON, 20.0)) as (made, device):
+        device.answers[0x10, 1] = lambda asked: device.reply(asked, forwarded(meter, asked))[:-1] + b"\x17"
+        item = await asyncio.wait_for(read_item(made.session(), meter_address(1), "00010000"), 5)
+        assert isinstance(item, MeterRefusal)
+        assert item.reason is Reason.DAMAGED
+        assert len(device.requests(0x10)) == 3

@@ -1,0 +1,61 @@
+"""A terminal's one channel: whose turn it is, urgent first."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+from collections.abc import Callable
+from enum import IntEnum
+from typing import Final
+
+from gateway.errors import InputError
+
+EXCHANGES_WAITING: Final = 64
+"""Requests that may wait for one terminal: at 30 s each even these are half an hour."""
+
+
+class Urgency(IntEnum):
+    """Who goes first; the smaller the sooner."""
+
+    RELAY = 0
+    PERSON = 1
+    LEARN = 2
+    COLLECT = 3
+
+
+class Channel:
+    """Taken by one at a time; of those that wait the most urgent is next, then who came first."""
+
+    def __init__(self, on_wait: Callable[[Urgency, asyncio.Future[None]], None]) -> None:
+        """on_wait: called for each one that has to wait; the future is done when its turn has come."""
+        self._on_wait = on_wait
+        self._taken = False
+        self._waiting: list[tuple[Urgency, int, asyncio.Future[None]]] = []
+        self._order = itertools.count()
+
+    async def take(self, urgency: Urgency) -> None:
+        """Wait until the channel is ours. InputError when too many wait already."""
+        if not self._taken:
+            self._taken = True
+            return
+        if len(self._waiting) >= EXCHANGES_WAITING:
+            raise InputError("too many requests wait for this terminal; try again later")
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        heapq.heappush(self._waiting, (urgency, next(self._order), turn))
+        self._on_wait(urgency, turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self.pass_on()
+            raise
+
+    def pass_on(self) -> None:
+        """Give the channel to the next."""
+        while self._waiting:
+            _, _, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._taken = False
