@@ -31,7 +31,7 @@ RETRY_S: Final = 2.0
 
 
 class Store(Protocol):
-    """Reads and writes of the session room; every method may raise StorageError."""
+    """What sessions read and write; every method may raise StorageError."""
 
     async def terminal(self, address: str) -> TerminalAssets | None: ...
 

@@ -202,7 +202,7 @@ class TerminalSession:
         repeated: bool = True,
         only_reads: bool = False,
     ) -> Outcome:
-        """One exchange in protocol words, for the files of this room; see `Conversation.exchange`."""
+        """One exchange in protocol words, for the files beside this one; see `Conversation.exchange`."""
         if not self.alive:
             raise LinkClosed(f"terminal {self.address} is gone")
         patience = self.profile.reply_timeout_s if reply_timeout is None else reply_timeout
