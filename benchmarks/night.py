@@ -58,11 +58,7 @@ def run(
         ):  # fmt: skip
             simulator.grow()
             gateway.start()
-            gateway.json(
-                "import",
-                f"--terminals={simulator.assets / 'terminals.csv'}",
-                f"--meters={simulator.assets / 'meters.csv'}",
-            )
+            gateway.import_assets(simulator)
             simulator.connect(gateway.address)
             passes = origin + (ends - start).total_seconds() / speed
             while time.time() < passes:

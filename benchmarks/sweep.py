@@ -105,11 +105,7 @@ def district(terminals: int, meters: int, day: date) -> Iterator[tuple[Gateway, 
         ):
             simulator.grow()
             gateway.start()
-            gateway.json(
-                "import",
-                f"--terminals={simulator.assets / 'terminals.csv'}",
-                f"--meters={simulator.assets / 'meters.csv'}",
-            )
+            gateway.import_assets(simulator)
             simulator.connect(gateway.address)
             until(lambda: _online(gateway) == terminals, LOGIN_SECONDS, "all terminals are logged in")
             # the first collection also learns each terminal's archive: it is not a sweep like the others

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from dataclasses import dataclass, replace
-from typing import Final, Protocol
+from typing import Final, Literal, Protocol
 
 import structlog
 
@@ -59,6 +59,14 @@ EVENTS_A_TURN: Final = 16
 
 
 Outcome = Answered | Denied | Confirmed | Silent
+
+OUTCOME_NAMES: Final[dict[type[object], Literal["answered", "denied", "confirmed", "silent"]]] = {
+    Answered: "answered",
+    Denied: "denied",
+    Confirmed: "confirmed",
+    Silent: "silent",
+}
+"""As the metrics call them."""
 
 
 class Owner(Protocol):
@@ -360,8 +368,7 @@ class Conversation:
         open_, self._open = self._open, None
         if open_ is None or open_.done.done():
             return
-        name = {Answered: "answered", Denied: "denied", Confirmed: "confirmed", Silent: "silent"}
-        self._metrics.exchanges[name[type(outcome)]].inc()  # type: ignore[index]
+        self._metrics.exchanges[OUTCOME_NAMES[type(outcome)]].inc()
         self._metrics.exchange_seconds.observe(self._clock.monotonic() - open_.began)
         open_.done.set_result(outcome)
 

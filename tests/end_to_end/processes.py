@@ -169,6 +169,11 @@ class Gateway(Process):
         """`run` with --json, read."""
         return json.loads(self.run(*words, "--json", ok=ok, seconds=seconds))
 
+    def import_assets(self, simulator: Simulator) -> None:
+        """Bring in the assets that the simulator has grown."""
+        folder = simulator.assets
+        self.json("import", f"--terminals={folder / 'terminals.csv'}", f"--meters={folder / 'meters.csv'}")
+
     def in_background(self, *words: str) -> subprocess.Popen[bytes]:
         """`lingdian WORDS` going on beside the test; the caller ends it."""
         return subprocess.Popen(

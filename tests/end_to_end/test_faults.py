@@ -62,11 +62,7 @@ def test_a_region_full_of_faults_ends_complete_and_true(tmp_path: Path) -> None:
         simulator.faults(FAULTS)
         simulator.grow()
         gateway.start()
-        gateway.json(
-            "import",
-            f"--terminals={simulator.assets / 'terminals.csv'}",
-            f"--meters={simulator.assets / 'meters.csv'}",
-        )
+        gateway.import_assets(simulator)
         before = gateway.json("gaps", f"--day={day}", ok=(3,))
         assert reasons(before).keys() <= {"not_asked", "terminal_absent"}
         planned = simulator.connect(gateway.address)

@@ -60,11 +60,7 @@ def test_kill_9_of_the_gateway_in_mid_sweep_loses_and_doubles_nothing(tmp_path: 
         simulator.faults(SLOW_ANSWERS)
         simulator.grow()
         gateway.start()
-        gateway.json(
-            "import",
-            f"--terminals={simulator.assets / 'terminals.csv'}",
-            f"--meters={simulator.assets / 'meters.csv'}",
-        )
+        gateway.import_assets(simulator)
         simulator.connect(gateway.address)
         for _ in range(2):
             sweep_in_the_middle(gateway, simulator, day)
@@ -88,11 +84,7 @@ def test_the_database_stopped_and_started_in_mid_sweep_loses_and_doubles_nothing
         simulator.faults(SLOW_ANSWERS)
         simulator.grow()
         gateway.start()
-        gateway.json(
-            "import",
-            f"--terminals={simulator.assets / 'terminals.csv'}",
-            f"--meters={simulator.assets / 'meters.csv'}",
-        )
+        gateway.import_assets(simulator)
         simulator.connect(gateway.address)
         folder = gateway.state / "database"
         with gateway.in_background("collect", f"--day={day}") as collecting:
