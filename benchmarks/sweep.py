@@ -10,6 +10,7 @@ import asyncio
 import shutil
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from collections import Counter
@@ -193,7 +194,7 @@ def _sampled(gateway: Gateway, day: date) -> Counter[str]:
     """Collect `day` while a sampling profiler watches the gateway: samples by the innermost file of ours."""
     profile = gateway.state / "profile.txt"
     watching = subprocess.Popen(
-        ["py-spy", "record", "--pid", str(gateway.pid), "--rate", "500", "--format", "raw", "--output",
+        [Path(sys.executable).with_name("py-spy"), "record", "--pid", str(gateway.pid), "--rate", "500", "--format", "raw", "--output",
          str(profile), "--duration", str(SAMPLED_SECONDS), "--nonblocking"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

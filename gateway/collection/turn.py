@@ -234,8 +234,10 @@ class Turn:
         """One request; False where the link ended in it. The exchange's own timeouts bound the wait: one more
         around each of ten thousand would cost more than their requests."""
         answer = await self._session.read_frozen(dues)
-        asked = (dues[0].quantity, dues[0].kind, dues[0].frozen_at)
-        had = {row[0] for row in answer.rows if row[1:4] == asked}
+        _, _, quantity, kind, frozen_at = dues[0]
+        had = {
+            row[0] for row in answer.rows if row[1] == quantity and row[2] == kind and row[3] == frozen_at
+        }
         if answer.rows and dues[0].kind is Kind.DAY:
             self.sample = answer.rows[0]
         coming = self._course.answered(dues, had, answer.failures, halve=answer.halve, closed=answer.closed)

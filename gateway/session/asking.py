@@ -95,12 +95,14 @@ class Asking:
         a unit is what no terminal gets wrong. Dues without a class are left out; None where that is all of
         them."""
         first = dues[0]
-        fns = self._fns_of(first.quantity, first.kind)
+        fn_of = self._fns_of(first.quantity, first.kind).get
         data = _tag_bytes(first.frozen_at, first.kind, self._profile.td_d_names)
         units = tuple(
-            messages.RequestUnit(due.pn, fns[due.meter_id, due.pn], data)
-            for due in dues
-            if (due.meter_id, due.pn) in fns
+            [
+                messages.RequestUnit(due.pn, fn, data)
+                for due in dues
+                if (fn := fn_of((due.meter_id, due.pn))) is not None
+            ]
         )
         return messages.Request(HISTORY, units) if units else None
 

@@ -242,9 +242,10 @@ class TerminalSession:
         if not dues:
             return FrozenAnswer()
         await self.refresh_assets()
-        if not self._asking.knows(dues):
-            await self.refresh_assets(at_once=True)
         request = self._asking.frozen_request(dues)
+        if (request is None or len(request.units) < len(dues)) and not self._asking.knows(dues):
+            await self.refresh_assets(at_once=True)
+            request = self._asking.frozen_request(dues)
         if request is None:
             return FrozenAnswer(failures=[_failure(due, Reason.NOT_SUPPORTED) for due in dues])
         damage = self.damage

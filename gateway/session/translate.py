@@ -313,7 +313,7 @@ def _one(
     quality = Quality.LATE_READ if at.quality is Quality.GOOD and read_at > at.late else at.quality
     done.rows.append(
         (target.meter_id, int(quantity), int(kind), at.frozen_at, *columns(registers),
-         utc(read_at), context.received_at, int(context.source), int(quality))
+         _read_times.get(read_at) or utc(read_at), context.received_at, int(context.source), int(quality))
     )  # fmt: skip
 
 

@@ -108,7 +108,9 @@ async def midnights(
 
 async def _stored(connection: Connection, meter_ids: list[int], frozen_at: datetime) -> list[Key]:
     async with connection.cursor(binary=True) as cursor:
-        await cursor.execute(queries("gaps")["stored"], {"frozen_at": frozen_at, "meter_ids": meter_ids})
+        # Written out here: the driver takes ten times as long for a list of four hundred.
+        listed = "{" + ",".join(map(str, meter_ids)) + "}"
+        await cursor.execute(queries("gaps")["stored"], {"frozen_at": frozen_at, "meter_ids": listed})
         return [
             (meter_id, _QUANTITY[quantity], _KIND[kind])
             for meter_id, quantity, kind in await cursor.fetchall()

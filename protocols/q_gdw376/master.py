@@ -284,4 +284,4 @@ def _expected(exchange: _Exchange, frame: Frame) -> bool:
     da, dt = frame.body[:2], frame.body[2:4]
     if len(dt) < 2:
         return False
-    return any((pn, fn) in exchange.request.asked for pn in points(da) for fn in classes(dt))
+    return any(exchange.request.asks(pn, fn) for pn in points(da) for fn in classes(dt))

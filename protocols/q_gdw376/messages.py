@@ -88,13 +88,12 @@ class Request:
             raise LocalProtocolError("a request needs a unit")
         if self.password is not None and self.afn not in PASSWORD_AFNS:
             raise LocalProtocolError(f"AFN{self.afn:02X} carries no password")
-        units = b"".join(identifier(unit.pn, unit.fn) + unit.data for unit in self.units)
+        units = b"".join([identifier(pn, fn) + data for pn, fn, data in self.units])
         return units + (self.password or b"")
 
-    @property
-    def asked(self) -> frozenset[tuple[int, int]]:
-        """(pn, fn) of every unit."""
-        return frozenset((unit.pn, unit.fn) for unit in self.units)
+    def asks(self, pn: int, fn: int) -> bool:
+        """Is this point and class among the units?"""
+        return any(unit[0] == pn and unit[1] == fn for unit in self.units)
 
 
 def _read(afn: int, fn: int, pns: Iterable[int] = (0,), data: bytes = b"") -> Request:

@@ -108,7 +108,11 @@ def test_writing_the_archive_confirms_and_is_not_repeated() -> None:
 
 
 def test_what_a_request_asks_is_known() -> None:
-    assert messages.read_frozen(161, [3, 1], DAY).asked == {(3, 161), (1, 161)}
+    request = messages.read_frozen(161, [3, 1], DAY)
+    assert request.asks(3, 161)
+    assert request.asks(1, 161)
+    assert not request.asks(2, 161)
+    assert not request.asks(3, 163)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 -- name: stored
 -- The keys of these meters that stand at one instant.
 SELECT meter_id, quantity, kind FROM register_reading
-WHERE frozen_at = %(frozen_at)s AND meter_id = ANY(%(meter_ids)s)
+WHERE frozen_at = %(frozen_at)s AND meter_id = ANY(%(meter_ids)s::int[])
 
 -- name: failures
 -- The last failures of these meters at one instant; one whose reading stands by now is over.
