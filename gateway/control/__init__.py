@@ -1,0 +1,1 @@
+"""Relay commands: from a request to one proven outcome."""

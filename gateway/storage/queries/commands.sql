@@ -1,0 +1,155 @@
+-- Relay commands: the statements of commands.py. Each that changes a command names the state and version it leaves.
+
+-- name: lock_meter
+-- One desk a meter: whoever holds this row decides.
+SELECT intent FROM meter_intent WHERE meter_id = %s FOR UPDATE
+
+-- name: first_intent
+-- Of a meter that never had a command.
+INSERT INTO meter_intent (meter_id) VALUES (%s) ON CONFLICT DO NOTHING
+
+-- name: facts
+-- Where the meter stands now, whose it is, what protects it, and what is switched for all. No row: not installed.
+SELECT
+    m.meter_id, m.number, m.address, i.terminal_id, t.address, i.pn, i.port, m.protocol, m.profile, p.role,
+    m.relay_kind, own.area_id, own.organisation_id,
+    NOT coalesce((
+        SELECT s.value = 'false' FROM control_setting AS s
+        WHERE s.name = 'shadow' AND s.scope = coalesce('organisation:' || own.organisation_id, '')
+            AND s.approved_by IS NOT NULL
+        ORDER BY s.setting_id DESC LIMIT 1
+    ), false) AS shadow,
+    coalesce(c.cons_no, ''), coalesce(c.protected_class, '') <> '', coalesce(c.restore_mode, 'close'),
+    coalesce((
+        SELECT s.value = 'true' FROM control_setting AS s WHERE s.name = 'brake' AND s.scope = ''
+        ORDER BY s.setting_id DESC LIMIT 1
+    ), false) AS brake,
+    EXISTS (
+        SELECT FROM (
+            SELECT DISTINCT ON (s.scope) s.value FROM control_setting AS s
+            WHERE s.name = 'weather-halt'
+                AND s.scope IN ('', 'area:' || own.area_id, 'organisation:' || own.organisation_id)
+            ORDER BY s.scope, s.setting_id DESC
+        ) AS newest WHERE newest.value = 'true'
+    ) AS weather_halt,
+    (
+        SELECT CASE WHEN s.value = 'true' THEN s.set_at END FROM control_setting AS s
+        WHERE s.name = 'hold' AND s.scope = '' ORDER BY s.setting_id DESC LIMIT 1
+    ) AS hold_since,
+    ARRAY(
+        SELECT (b.block_id, b.kind, b.since, b.until, b.source) FROM control_block AS b
+        WHERE b.lifted_at IS NULL AND b.since <= %(now)s AND (b.until IS NULL OR b.until > %(now)s)
+            AND (b.customer_id = p.customer_id OR b.point_id = p.point_id)
+        ORDER BY b.block_id
+    ) AS blocks
+FROM meter AS m
+JOIN meter_install AS i ON i.meter_id = m.meter_id
+    AND (i.valid_from IS NULL OR i.valid_from <= %(now)s) AND (i.valid_to IS NULL OR i.valid_to > %(now)s)
+JOIN terminal AS t USING (terminal_id)
+JOIN metering_point AS p USING (point_id)
+LEFT JOIN customer AS c USING (customer_id)
+LEFT JOIN area AS a ON a.area_id = coalesce(p.area_id, t.area_id)
+CROSS JOIN LATERAL (
+    SELECT coalesce(p.area_id, t.area_id) AS area_id,
+        coalesce(a.organisation_id, t.organisation_id) AS organisation_id
+) AS own
+WHERE m.meter_id = %(meter_id)s
+
+-- name: open
+-- The commands of a meter that have not ended.
+SELECT %COLUMNS% FROM relay_command
+WHERE meter_id = %(meter_id)s
+    AND state IN ('requested', 'held', 'queued', 'sending', 'uncertain', 'acknowledged', 'field')
+ORDER BY intent
+
+-- name: command
+-- One command.
+SELECT %COLUMNS% FROM relay_command WHERE command_id = %s
+
+-- name: known
+-- What an idempotency key made.
+SELECT %COLUMNS%, body_sha256 FROM relay_command WHERE requester = %s AND idempotency_key = %s
+
+-- name: next_intent
+-- The newest intent is the one that is carried out.
+UPDATE meter_intent SET intent = intent + 1 WHERE meter_id = %s RETURNING intent
+
+-- name: add
+-- A new command, accepted and durable.
+INSERT INTO relay_command (command_id, meter_id, terminal_id, area_id, organisation_id, action, state, version, intent,
+    requester, cause, notice, customer, caused_by, work_order, label, trace, idempotency_key, body_sha256, batch_id,
+    shadow, created_at, not_before, expires_at, changed_at)
+VALUES (%(command_id)s, %(meter_id)s, %(terminal_id)s, %(area_id)s, %(organisation_id)s, %(action)s, 'requested', 1,
+    %(intent)s, %(requester)s, %(cause)s, %(notice)s, %(customer)s, %(caused_by)s, %(work_order)s, %(label)s, %(trace)s,
+    %(idempotency_key)s, %(body_sha256)s, %(batch_id)s, %(shadow)s, %(created_at)s, %(not_before)s, %(expires_at)s,
+    %(created_at)s)
+
+-- name: move
+-- One step and its event. No row: somebody else has moved it.
+WITH moved AS (
+    UPDATE relay_command SET
+        state = %(then)s, version = version + 1, changed_at = %(at)s, why = %(why)s, detail = %(detail)s,
+        events = %(n)s, chain = %(hash)s, approver = %(approver)s, expires_at = %(expires_at)s,
+        look_at = %(look_at)s, attempts = %(attempts)s, frame_sha256 = %(frame_hash)s, sent_at = %(sent_at)s,
+        valid_until = %(valid_until)s, energised_at = %(energised_at)s
+    WHERE command_id = %(command_id)s AND state = %(state)s AND version = %(version)s
+    RETURNING command_id
+)
+INSERT INTO relay_command_event (command_id, n, at, kind, state, body, hash)
+SELECT command_id, %(n)s, %(at)s, %(kind)s, %(then)s, %(body)s::jsonb, %(hash)s FROM moved
+RETURNING event_id
+
+-- name: chain
+-- Where the chain of a command's events ends.
+SELECT events, chain FROM relay_command WHERE command_id = %s
+
+-- name: count_trip
+-- A trip that is about to leave, for the limits.
+INSERT INTO relay_trip_sent (at, area_id, requester, command_id) VALUES (%s, %s, %s, %s)
+
+-- name: lock_limits
+-- Two that count at once would both find room for the last one.
+SELECT pg_advisory_xact_lock(%s)
+
+-- name: used
+-- Trips that may have left since an instant.
+SELECT count(*) FILTER (WHERE area_id IS NOT DISTINCT FROM %(area_id)s),
+    count(*) FILTER (WHERE requester = %(requester)s), count(*)
+FROM relay_trip_sent WHERE at > %(since)s
+
+-- name: tell
+-- An outgoing event, written with what it tells.
+INSERT INTO outbox (at, type, subject, organisation_id, data) VALUES (%s, %s, %s, %s, %s::jsonb)
+
+-- name: open_field_order
+-- One open order a meter.
+INSERT INTO field_order (meter_id, command_id, opened_at, why, detail) VALUES (%s, %s, %s, %s, %s)
+ON CONFLICT (meter_id) WHERE closed_at IS NULL DO NOTHING
+
+-- name: due
+-- What wants work at these terminals: one each, what gives power back first, then the oldest.
+SELECT work.* FROM unnest(%(terminals)s::int[]) AS asked (terminal_id)
+CROSS JOIN LATERAL (
+    SELECT command_id, meter_id, terminal_id, action, state FROM (
+        (
+            SELECT command_id, meter_id, terminal_id, action, state, created_at FROM relay_command AS c
+            WHERE c.terminal_id = asked.terminal_id
+                AND c.state IN ('queued', 'sending', 'uncertain', 'acknowledged', 'field')
+                AND (c.look_at IS NULL OR c.look_at <= %(now)s)
+                AND (c.state <> 'queued' OR c.not_before IS NULL OR c.not_before <= %(now)s)
+            ORDER BY c.action IN ('close', 'permit-close') DESC, c.created_at LIMIT 1
+        )
+        UNION ALL
+        (
+            SELECT command_id, meter_id, terminal_id, action, state, created_at FROM relay_command AS c
+            WHERE c.terminal_id = asked.terminal_id AND c.state = 'verified' AND c.look_at <= %(now)s
+            ORDER BY c.look_at LIMIT 1
+        )
+    ) AS either
+    ORDER BY action IN ('close', 'permit-close') DESC, state = 'verified', created_at LIMIT 1
+) AS work
+LIMIT %(limit)s
+
+-- name: owned
+-- Is this login of the terminal still ours?
+SELECT FROM terminal_session WHERE terminal_id = %s AND worker = %s AND generation = %s

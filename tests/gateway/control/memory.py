@@ -1,0 +1,294 @@
+"""Relay commands in memory, by the same rules as in the database: for tests that run thousands of histories.
+
+`hook` is called at named points and may raise, to play a database that fails before COMMIT ("before commit")
+or whose answer is lost ("after commit").
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+from gateway.command import (
+    ENDS,
+    GATED_AS_TRIP,
+    NOTHING,
+    RESTORING,
+    Change,
+    Command,
+    KeyTaken,
+    MeterFacts,
+    NewCommand,
+    NotInstalled,
+    Proof,
+    Ref,
+    Stale,
+    State,
+    Unsure,
+    Used,
+    Why,
+    chained,
+)
+from gateway.errors import StorageError
+
+
+class Now(Protocol):
+    def now(self) -> datetime: ...
+
+
+@dataclass
+class Row:
+    """One command, what an idempotency key said, and its events."""
+
+    command: Command
+    key: str
+    body_hash: bytes
+    events: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
+
+
+@dataclass
+class Kept:
+    """What is durable."""
+
+    rows: dict[UUID, Row] = field(default_factory=dict)
+    intents: dict[int, int] = field(default_factory=dict)
+    trips: list[tuple[datetime, int | None, str]] = field(default_factory=list)
+    outbox: list[tuple[str, UUID]] = field(default_factory=list)
+    field_orders: dict[int, UUID] = field(default_factory=dict)
+    owners: dict[int, tuple[str, int]] = field(default_factory=dict)
+
+
+class MemoryCommands:
+    """Satisfies `control.stores.CommandStore`. meters: what `facts` says of each, without commands."""
+
+    def __init__(self, clock: Now, meters: Mapping[int, MeterFacts]) -> None:
+        self.clock = clock
+        self.meters = dict(meters)
+        self.kept = Kept()
+        self.hook: Callable[[str, int], None] = lambda point, meter_id: None
+        self._desks: dict[int, asyncio.Lock] = {}
+        self._limits = asyncio.Lock()
+
+    @asynccontextmanager
+    async def desk(self, meter_id: int) -> AsyncIterator[MemoryDesk]:
+        self.hook("begin", meter_id)
+        lock = self._desks.setdefault(meter_id, asyncio.Lock())
+        async with lock:
+            if meter_id not in self.meters:
+                raise NotInstalled(f"there is no meter {meter_id} in the assets")
+            desk = MemoryDesk(self, meter_id, self.clock.now())
+            try:
+                yield desk
+                self.hook("before commit", meter_id)
+                desk.keep()
+                try:
+                    self.hook("after commit", meter_id)
+                except StorageError as error:
+                    raise Unsure(str(error)) from error
+            finally:
+                desk.let_go()
+
+    async def known(self, requester: str, idempotency_key: str) -> tuple[Command, bytes] | None:
+        self.hook("read", 0)
+        for row in self.kept.rows.values():
+            if (row.command.requester, row.key) == (requester, idempotency_key):
+                return row.command, row.body_hash
+        return None
+
+    async def command(self, command_id: UUID) -> Command | None:
+        self.hook("read", 0)
+        row = self.kept.rows.get(command_id)
+        return None if row is None else row.command
+
+    async def due(
+        self, terminals: Collection[int], now: datetime, limit: int, skip: Collection[int] = ()
+    ) -> Sequence[Ref]:
+        self.hook("read", 0)
+        best: dict[int, tuple[tuple[bool, bool, datetime, int], Ref]] = {}
+        for row in self.kept.rows.values():
+            command = row.command
+            terminal_id = self.meters[command.meter_id].terminal_id
+            if terminal_id not in terminals or terminal_id in skip or not _wants_work(command, now):
+                continue
+            rank = (
+                command.action not in RESTORING,
+                command.state is State.VERIFIED,
+                command.created_at,
+                command.intent,
+            )
+            ref = Ref(command.id, command.meter_id, terminal_id, command.action, command.state)
+            if terminal_id not in best or rank < best[terminal_id][0]:
+                best[terminal_id] = rank, ref
+        return [ref for _, ref in sorted(best.values(), key=lambda one: one[0])][:limit]
+
+    async def owned(self, terminal_id: int, worker: str, generation: int) -> bool:
+        self.hook("read", 0)
+        return self.kept.owners.get(terminal_id) == (worker, generation)
+
+
+def _wants_work(command: Command, now: datetime) -> bool:
+    if command.look_at is not None and command.look_at > now:
+        return False
+    if command.state is State.QUEUED:
+        return command.not_before is None or command.not_before <= now
+    if command.state is State.VERIFIED:
+        return command.look_at is not None
+    return command.state in (State.SENDING, State.UNCERTAIN, State.ACKNOWLEDGED, State.FIELD)
+
+
+class MemoryDesk:
+    """Satisfies `control.stores.Desk`."""
+
+    def __init__(self, store: MemoryCommands, meter_id: int, now: datetime) -> None:
+        self._store = store
+        self._now = now
+        kept = store.kept
+        self._rows = {
+            row.command.id: Row(row.command, row.key, row.body_hash, list(row.events))
+            for row in kept.rows.values()
+            if row.command.meter_id == meter_id
+        }
+        self._facts = replace(store.meters[meter_id], intent=kept.intents.get(meter_id, 0))
+        self._trips: list[tuple[datetime, int | None, str]] = []
+        self._outbox: list[tuple[str, UUID]] = []
+        self._order: UUID | None = None
+        self._counting = False
+
+    @property
+    def facts(self) -> MeterFacts:
+        still = [row.command for row in self._rows.values() if row.command.state not in ENDS]
+        blocks = tuple(
+            block
+            for block in self._facts.blocks
+            if block.since <= self._now and (block.until is None or block.until > self._now)
+        )
+        return replace(
+            self._facts, open=tuple(sorted(still, key=lambda command: command.intent)), blocks=blocks
+        )
+
+    async def add(self, new: NewCommand, state: State, why: Why | None = None, detail: str = "") -> Command:
+        if await self._store.known(new.requester, new.idempotency_key) is not None:
+            raise KeyTaken(f"the idempotency key of {new.requester} was used at the same time")
+        intent = self._facts.intent + 1
+        self._facts = replace(self._facts, intent=intent)
+        command = Command(
+            id=new.id,
+            meter_id=self._facts.meter_id,
+            action=new.action,
+            state=State.REQUESTED,
+            version=1,
+            intent=intent,
+            requester=new.requester,
+            cause=new.cause,
+            created_at=new.created_at,
+            notice=new.notice,
+            customer=new.customer,
+            caused_by=new.caused_by,
+            work_order=new.work_order,
+            label=new.label,
+            not_before=new.not_before,
+            expires_at=new.expires_at,
+            batch=new.batch,
+            shadow=new.shadow,
+            trace=new.trace,
+        )
+        self._rows[new.id] = Row(command, new.idempotency_key, new.body_hash)
+        command = await self.note(command, "requested", {"action": new.action.value, "cause": new.cause})
+        return await self.move(command, state, why=why, detail=detail)
+
+    async def move(
+        self,
+        command: Command,
+        then: State,
+        *,
+        proof: Proof | None = None,
+        why: Why | None = None,
+        detail: str = "",
+        change: Change = NOTHING,
+        evidence: Mapping[str, Any] | None = None,
+    ) -> Command:
+        told: dict[str, Any] = {"from": command.state.value}
+        if proof is not None:
+            told["proof"] = proof.name.lower()
+        if why is not None:
+            told["why"] = why.value
+        if evidence:
+            told["evidence"] = evidence
+        moved = self._write(command, then, "step", told, why, detail, change)
+        if then is State.SENDING and command.action in GATED_AS_TRIP:
+            self._trips.append((self._now, self._facts.area_id, command.requester))
+        if then in ENDS or then is State.FIELD:
+            self._outbox.append((f"relay-command.{then.value}", command.id))
+        return moved
+
+    async def note(
+        self, command: Command, kind: str, evidence: Mapping[str, Any], change: Change = NOTHING
+    ) -> Command:
+        noted = self._write(
+            command, command.state, kind, {"evidence": evidence}, command.why, command.detail, change
+        )
+        if kind in ("permitted", "energised"):
+            self._outbox.append((f"relay-command.{kind}", command.id))
+        return noted
+
+    async def used(self, window: timedelta, now: datetime, requester: str) -> Used:
+        if not self._counting:
+            await self._store._limits.acquire()
+            self._counting = True
+        trips = [trip for trip in self._store.kept.trips if trip[0] > now - window]
+        return Used(
+            sum(area == self._facts.area_id for _, area, _ in trips),
+            sum(who == requester for _, _, who in trips),
+            len(trips),
+        )
+
+    async def open_field_order(self, command: Command, why: Why, detail: str) -> None:
+        self._order = command.id
+
+    def keep(self) -> None:
+        kept = self._store.kept
+        kept.rows.update(self._rows)
+        kept.intents[self._facts.meter_id] = self._facts.intent
+        kept.trips += self._trips
+        kept.outbox += self._outbox
+        if self._order is not None:
+            kept.field_orders.setdefault(self._facts.meter_id, self._order)
+
+    def let_go(self) -> None:
+        if self._counting:
+            self._counting = False
+            self._store._limits.release()
+
+    def _write(
+        self,
+        command: Command,
+        then: State,
+        kind: str,
+        told: Mapping[str, Any],
+        why: Why | None,
+        detail: str,
+        change: Change,
+    ) -> Command:
+        row = self._rows.get(command.id)
+        if row is None or (row.command.state, row.command.version) != (command.state, command.version):
+            raise Stale(f"command {command.id} is not {command.state} in version {command.version} any more")
+        moved = replace(
+            command, state=then, version=command.version + 1, why=why, detail=detail, **change.values
+        )
+        before = row.events[-1][1] if row.events else b""
+        body = {
+            "command": str(command.id),
+            "n": len(row.events) + 1,
+            "at": self._now.astimezone(UTC).isoformat(),
+            "kind": kind,
+            "state": then.value,
+            **told,
+        }
+        row.events.append((body, chained(before, body)))
+        row.command = moved
+        return moved

@@ -1,0 +1,377 @@
+"""One set of rules for the commands in PostgreSQL and for those in memory that the simulation runs on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+
+from gateway.command import (
+    Action,
+    BlockKind,
+    Change,
+    KeyTaken,
+    MeterFacts,
+    NewCommand,
+    NotInstalled,
+    Proof,
+    Stale,
+    State,
+    Why,
+    chained,
+)
+from gateway.control.states import WrongStep
+from gateway.control.stores import CommandStore, step
+from gateway.model import PointRole, RelayKind
+from gateway.storage.commands import Commands
+from gateway.storage.database import Database
+from tests.gateway.control.memory import MemoryCommands
+from tests.gateway.storage.district import grow
+
+NOW = datetime(2026, 11, 25, 2, 0, tzinfo=UTC)
+
+
+class HandClock:
+    """Shows what it is told to."""
+
+    def __init__(self) -> None:
+        self.shown = NOW
+
+    def now(self) -> datetime:
+        return self.shown
+
+
+def facts(meter_id: int, terminal_id: int) -> MeterFacts:
+    return MeterFacts(
+        meter_id=meter_id,
+        meter=f"M{meter_id - 1:06d}",
+        address=f"{meter_id - 1:012d}",
+        terminal_id=terminal_id,
+        terminal=f"0200{terminal_id:04x}",
+        pn=1,
+        port=31,
+        protocol="dlt645-2007",
+        profile="",
+        role=PointRole.CUSTOMER,
+        relay_kind=RelayKind.BUILT_IN,
+        area_id=None,
+        organisation_id=None,
+        shadow=True,
+        customer="",
+        protected=False,
+        restore_mode="close",
+        intent=0,
+    )
+
+
+@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.database)])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CommandStore]:
+    clock = HandClock()
+    if request.param == "memory":
+        yield MemoryCommands(clock, {1: facts(1, 1), 2: facts(2, 1), 3: facts(3, 2), 4: facts(4, 2)})
+        return
+    async with await Database.open(request.getfixturevalue("conninfo")) as database:
+        assert await grow(database, tmp_path, 2, 2) == [1, 2, 3, 4]
+        yield Commands(database, clock)  # type: ignore[arg-type]  # only `now` is asked
+
+
+def new(action: Action = Action.TRIP, **told: Any) -> NewCommand:
+    given: dict[str, Any] = {
+        "id": uuid4(),
+        "action": action,
+        "requester": "billing",
+        "cause": "arrears",
+        "created_at": NOW,
+        "idempotency_key": uuid4().hex,
+        "body_hash": b"x" * 32,
+        "expires_at": NOW + timedelta(hours=24) if action is Action.TRIP else None,
+    } | told
+    return NewCommand(**given)
+
+
+class Dies(Exception):
+    """The process dies here."""
+
+
+async def die(store: CommandStore, meter_id: int, wanted: NewCommand) -> None:
+    """Have a command on the point of being sent when the process dies."""
+    async with store.desk(meter_id) as desk:
+        await step(desk, await desk.add(wanted, State.QUEUED), State.SENDING)
+        raise Dies
+
+
+async def test_a_command_is_there_once_its_desk_has_closed(store: CommandStore) -> None:
+    wanted = new(notice="N-1", customer="C-7", label="first")
+    async with store.desk(1) as desk:
+        assert desk.facts.intent == 0
+        command = await desk.add(wanted, State.QUEUED)
+        assert await store.command(wanted.id) is None
+        assert desk.facts.open == (command,)
+    assert command.state is State.QUEUED
+    assert (command.version, command.intent) == (3, 1)
+    assert await store.command(wanted.id) == command
+    assert await store.known("billing", wanted.idempotency_key) == (command, b"x" * 32)
+    assert await store.known("another", wanted.idempotency_key) is None
+    async with store.desk(1) as desk:
+        assert desk.facts.open == (command,)
+        assert desk.facts.intent == 1
+        assert desk.facts.shadow
+        assert desk.facts.terminal == "02000001"
+
+
+async def test_nothing_is_kept_of_a_desk_that_fails(store: CommandStore) -> None:
+    wanted = new()
+    with pytest.raises(Dies):
+        await die(store, 1, wanted)
+    assert await store.command(wanted.id) is None
+    async with store.desk(1) as desk:
+        assert desk.facts.intent == 0
+
+
+async def test_a_meter_that_is_not_there(store: CommandStore) -> None:
+    with pytest.raises(NotInstalled):
+        async with store.desk(99):
+            pass
+
+
+async def test_steps_name_what_they_leave(store: CommandStore) -> None:
+    async with store.desk(1) as desk:
+        seen = await desk.add(new(), State.QUEUED)
+        sending = await step(
+            desk, seen, State.SENDING, change=Change({"frame_hash": b"h" * 32, "sent_at": NOW, "attempts": 1})
+        )
+        with pytest.raises(Stale):
+            await step(desk, seen, State.CANCELLED, why=Why.CANCELLED)
+    found = await store.command(seen.id)
+    assert found == sending
+    assert (found.frame_hash, found.sent_at, found.attempts) == (b"h" * 32, NOW, 1)
+    with pytest.raises(WrongStep):
+        async with store.desk(1) as desk:
+            await step(desk, sending, State.VERIFIED, proof=Proof.RELAY_READ)
+    with pytest.raises(WrongStep):
+        async with store.desk(1) as desk:
+            await step(desk, sending, State.QUEUED)
+    assert await store.command(seen.id) == sending
+
+
+async def test_an_end_takes_a_command_off_the_desk(store: CommandStore) -> None:
+    async with store.desk(1) as desk:
+        command = await desk.add(new(), State.REFUSED, Why.NO_NOTICE, "notice is empty")
+        assert desk.facts.open == ()
+    assert (command.why, command.detail) == (Why.NO_NOTICE, "notice is empty")
+    async with store.desk(1) as desk:
+        assert desk.facts.open == ()
+        assert desk.facts.intent == 1
+        with pytest.raises(WrongStep):
+            await step(desk, command, State.QUEUED)
+
+
+async def test_one_key_makes_one_command(store: CommandStore) -> None:
+    async with store.desk(1) as desk:
+        await desk.add(new(idempotency_key="k"), State.QUEUED)
+    with pytest.raises(KeyTaken):
+        async with store.desk(2) as desk:
+            await desk.add(new(idempotency_key="k"), State.QUEUED)
+    async with store.desk(2) as desk:
+        await desk.add(new(idempotency_key="k", requester="another"), State.QUEUED)
+
+
+async def test_one_desk_a_meter_at_a_time(store: CommandStore) -> None:
+    order: list[str] = []
+    inside = asyncio.Event()
+
+    async def first() -> None:
+        async with store.desk(1) as desk:
+            inside.set()
+            await asyncio.sleep(0.1)
+            await desk.add(new(), State.QUEUED)
+            order.append("first")
+
+    async def second() -> None:
+        await inside.wait()
+        async with store.desk(1) as desk:
+            order.append("second")
+            assert len(desk.facts.open) == 1
+
+    async def other() -> None:
+        await inside.wait()
+        async with store.desk(2):
+            order.append("other meter")
+
+    await asyncio.gather(first(), second(), other())
+    assert order == ["other meter", "first", "second"]
+
+
+async def test_what_is_due(store: CommandStore) -> None:
+    made = {}
+    for name, meter_id, told in (
+        ("old trip", 1, {"created_at": NOW - timedelta(minutes=9)}),
+        ("young close", 2, {"action": Action.CLOSE, "created_at": NOW}),
+        ("trip elsewhere", 3, {"created_at": NOW - timedelta(minutes=3)}),
+        ("not yet", 4, {"created_at": NOW - timedelta(minutes=5), "not_before": NOW + timedelta(hours=1)}),
+    ):
+        async with store.desk(meter_id) as desk:
+            made[name] = await desk.add(new(**told), State.QUEUED)
+
+    async def due(*terminals: int, now: datetime = NOW, skip: tuple[int, ...] = ()) -> list[UUID]:
+        return [ref.id for ref in await store.due(terminals, now, 10, skip)]
+
+    assert sorted(await due(1, 2)) == sorted([made["young close"].id, made["trip elsewhere"].id])
+    assert await due(1) == [made["young close"].id]
+    assert await due(1, 2, skip=(1,)) == [made["trip elsewhere"].id]
+    assert await due() == []
+    async with store.desk(2) as desk:
+        later = await step(
+            desk, made["young close"], State.SENDING, change=Change({"look_at": NOW + timedelta(minutes=1)})
+        )
+    assert await due(1) == [made["old trip"].id]
+    assert await due(1, now=NOW + timedelta(minutes=2)) == [later.id]
+    async with store.desk(3) as desk:
+        await step(desk, made["trip elsewhere"], State.CANCELLED)
+    assert await due(2) == []
+    assert await due(2, now=NOW + timedelta(hours=2)) == [made["not yet"].id]
+
+
+async def test_a_permitted_close_is_looked_at_again(store: CommandStore) -> None:
+    async with store.desk(1) as desk:
+        command = await desk.add(new(Action.PERMIT_CLOSE), State.QUEUED)
+        command = await step(desk, command, State.SENDING, change=Change({"sent_at": NOW}))
+        command = await step(desk, command, State.ACKNOWLEDGED)
+        command = await step(
+            desk,
+            command,
+            State.VERIFIED,
+            proof=Proof.RELAY_READ,
+            change=Change({"look_at": NOW + timedelta(minutes=10)}),
+        )
+    assert await store.due([1], NOW, 10) == []
+    (ref,) = await store.due([1], NOW + timedelta(minutes=10), 10)
+    assert (ref.id, ref.state) == (command.id, State.VERIFIED)
+    async with store.desk(1) as desk:
+        seen = await store.command(command.id)
+        assert seen is not None
+        done = await desk.note(seen, "energised", {"word": 0}, Change({"energised_at": NOW, "look_at": None}))
+    assert (await store.command(command.id)) == done
+    assert await store.due([1], NOW + timedelta(hours=1), 10) == []
+
+
+async def test_trips_are_counted_with_the_desk_that_sends_them(store: CommandStore) -> None:
+    hour = timedelta(hours=1)
+    async with store.desk(1) as desk:
+        assert await desk.used(hour, NOW, "billing") == (0, 0, 0)
+        await step(desk, await desk.add(new(), State.QUEUED), State.SENDING)
+    with pytest.raises(Dies):
+        await die(store, 2, new())
+    async with store.desk(2) as desk:
+        await step(desk, await desk.add(new(Action.CLOSE), State.QUEUED), State.SENDING)
+    async with store.desk(3) as desk:
+        assert await desk.used(hour, NOW, "billing") == (1, 1, 1)
+        assert await desk.used(hour, NOW, "another") == (1, 0, 1)
+        assert await desk.used(hour, NOW + timedelta(hours=2), "billing") == (0, 0, 0)
+
+
+async def test_two_that_count_at_once_see_each_other(store: CommandStore) -> None:
+    async def trip(meter_id: int) -> int:
+        async with store.desk(meter_id) as desk:
+            used = await desk.used(timedelta(hours=1), NOW, "billing")
+            await asyncio.sleep(0.05)
+            await step(desk, await desk.add(new(), State.QUEUED), State.SENDING)
+            return used.all
+
+    assert sorted(await asyncio.gather(*(trip(meter_id) for meter_id in (1, 2, 3, 4)))) == [0, 1, 2, 3]
+
+
+# -- only in the database ----------------------------------------------------------------------------------
+
+
+async def rows(database: Database, query: str) -> list[Any]:
+    async with database.connection() as connection:
+        return await (await connection.execute(query.encode())).fetchall()
+
+
+@pytest.mark.database
+async def test_the_chain_of_events_and_what_is_told(database: Database, tmp_path: Path) -> None:
+    await grow(database, tmp_path, 1, 1)
+    store = Commands(database, HandClock())  # type: ignore[arg-type]  # only `now` is asked
+    async with store.desk(1) as desk:
+        command = await desk.add(new(), State.QUEUED)
+        command = await step(desk, command, State.SENDING, evidence={"frame": "68…16", "meter": "电表"})
+        await step(desk, command, State.REFUSED, why=Why.KEEP_POWER_ON, evidence={"error": 4})
+    events = await rows(database, "SELECT n, body, hash FROM relay_command_event ORDER BY n")
+    assert [body["state"] for _, body, _ in events] == ["requested", "queued", "sending", "refused"]
+    before = b""
+    for _, body, hashed in events:
+        before = chained(before, body)
+        assert before == bytes(hashed)
+    told = await rows(database, "SELECT type, data FROM outbox")
+    assert [kind for kind, _ in told] == ["relay-command.refused"]
+    assert told[0][1]["why"] == "keep_power_on"
+    for statement in (
+        "UPDATE relay_command_event SET body = '{}'",
+        "DELETE FROM relay_command_event",
+        "UPDATE relay_command_event SET n = n + 10, seal_id = 1",
+    ):
+        with pytest.raises(psycopg.errors.RaiseException, match="only added to"):
+            async with await psycopg.AsyncConnection.connect(database.conninfo) as connection:
+                await connection.execute(statement.encode())
+
+
+@pytest.mark.database
+async def test_facts_follow_blocks_and_switches(database: Database, tmp_path: Path) -> None:
+    await grow(database, tmp_path, 1, 2)
+    store = Commands(database, HandClock())  # type: ignore[arg-type]  # only `now` is asked
+
+    async def put(statement: str, *values: object) -> None:
+        async with database.connection() as connection:
+            await connection.execute(statement.encode(), values)
+
+    async def seen() -> MeterFacts:
+        async with store.desk(1) as desk:
+            return desk.facts
+
+    async def switch(name: str, scope: str, value: bool, approved_by: str | None = None) -> None:
+        await put(
+            "INSERT INTO control_setting (name, scope, value, set_by, set_at, approved_by)"
+            " VALUES (%s, %s, %s::jsonb, 'ann', %s, %s)",
+            name, scope, json.dumps(value), NOW, approved_by,
+        )  # fmt: skip
+
+    first = await seen()
+    assert (first.brake, first.weather_halt, first.shadow, first.hold_since) == (False, False, True, None)
+    await put("INSERT INTO organisation (name) VALUES ('north')")
+    await put("INSERT INTO area (name, organisation_id) VALUES ('A1', 1)")
+    await put("UPDATE metering_point SET area_id = 1")
+    await switch("brake", "", True)
+    await switch("weather-halt", "area:1", True)
+    await switch("shadow", "organisation:1", False)
+    await switch("hold", "", True)
+    found = await seen()
+    assert (found.area_id, found.organisation_id) == (1, 1)
+    assert (found.brake, found.weather_halt, found.hold_since) == (True, True, NOW)
+    assert found.shadow, "one person alone has ended the shadow mode"
+    await switch("shadow", "organisation:1", False, "bob")
+    await switch("brake", "", False)
+    await switch("weather-halt", "area:1", False)
+    await switch("hold", "", False)
+    found = await seen()
+    assert (found.brake, found.weather_halt, found.shadow, found.hold_since) == (False, False, False, None)
+    for since, until, lifted in (
+        (NOW - timedelta(hours=1), None, None),
+        (NOW - timedelta(hours=2), NOW, None),
+        (NOW + timedelta(hours=1), None, None),
+        (NOW - timedelta(hours=1), None, NOW),
+    ):
+        await put(
+            "INSERT INTO control_block (point_id, kind, since, until, source, set_by, set_at, lifted_at)"
+            " VALUES (1, 'medical', %s, %s, 'billing', 'ann', %s, %s)",
+            since, until, NOW, lifted,
+        )  # fmt: skip
+    (block,) = (await seen()).blocks
+    assert (block.kind, block.since, block.until) == (BlockKind.MEDICAL, NOW - timedelta(hours=1), None)
