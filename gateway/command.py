@@ -86,6 +86,7 @@ class Why(StrEnum):
     NO_CAUSE = "no_cause"
     NO_NOTICE = "no_notice"
     OPEN_CLOSE = "open_close"
+    OPEN_TRIP = "open_trip"
     UNKNOWN_METER = "unknown_meter"
     NO_RELAY = "no_relay"
     NOT_CUSTOMER = "not_customer"
@@ -127,6 +128,7 @@ WHY_TEXT: Final[dict[Why, tuple[str, str]]] = {
     Why.NO_CAUSE: ("a cause code is required", "缺少停电原因"),
     Why.NO_NOTICE: ("a notice reference is required", "缺少停电通知凭据"),
     Why.OPEN_CLOSE: ("a close for this meter is still open", "该表有未完成的合闸"),
+    Why.OPEN_TRIP: ("a trip for this meter is open already", "该表已有未完成的跳闸"),
     Why.UNKNOWN_METER: ("the meter is not in the assets", "档案中无此电能表"),
     Why.NO_RELAY: ("the meter has no relay", "该表无费控继电器"),
     Why.NOT_CUSTOMER: ("the point does not belong to a customer", "非用户计量点"),
@@ -302,6 +304,8 @@ class MeterFacts:
     weather_halt: bool = False
     hold_since: datetime | None = None
     """on hold after a restore: trips accepted before are void until a person releases them"""
+    trip_until: datetime | None = None
+    """until when a trip that may have left can still be executed; None: none was ever sent"""
 
 
 class Used(NamedTuple):

@@ -427,6 +427,7 @@ def _facts(row: Sequence[Any], intent: int, opened: tuple[Command, ...]) -> Mete
         weather_halt,
         hold_since,
         blocks,
+        trip_until,
     ) = row
     return MeterFacts(
         meter_id=meter_id,
@@ -452,4 +453,5 @@ def _facts(row: Sequence[Any], intent: int, opened: tuple[Command, ...]) -> Mete
         brake=brake,
         weather_halt=weather_halt,
         hold_since=hold_since,
+        trip_until=trip_until,
     )

@@ -41,7 +41,11 @@ SELECT
         WHERE b.lifted_at IS NULL AND b.since <= %(now)s AND (b.until IS NULL OR b.until > %(now)s)
             AND (b.customer_id = p.customer_id OR b.point_id = p.point_id)
         ORDER BY b.block_id
-    ) AS blocks
+    ) AS blocks,
+    (
+        SELECT max(sent.valid_until) FROM relay_command AS sent
+        WHERE sent.meter_id = m.meter_id AND sent.action = 'trip' AND sent.attempts > 0 AND sent.state <> 'refused'
+    ) AS trip_until
 FROM meter AS m
 JOIN meter_install AS i ON i.meter_id = m.meter_id
     AND (i.valid_from IS NULL OR i.valid_from <= %(now)s) AND (i.valid_to IS NULL OR i.valid_to > %(now)s)

@@ -19,6 +19,7 @@ from gateway.command import (
     GATED_AS_TRIP,
     NOTHING,
     RESTORING,
+    Action,
     Change,
     Command,
     KeyTaken,
@@ -167,8 +168,19 @@ class MemoryDesk:
             for block in self._facts.blocks
             if block.since <= self._now and (block.until is None or block.until > self._now)
         )
+        sent = [
+            row.command.valid_until
+            for row in self._rows.values()
+            if row.command.action is Action.TRIP
+            and row.command.attempts
+            and row.command.state is not State.REFUSED
+            and row.command.valid_until is not None
+        ]
         return replace(
-            self._facts, open=tuple(sorted(still, key=lambda command: command.intent)), blocks=blocks
+            self._facts,
+            open=tuple(sorted(still, key=lambda command: command.intent)),
+            blocks=blocks,
+            trip_until=max(sent, default=None),
         )
 
     async def add(self, new: NewCommand, state: State, why: Why | None = None, detail: str = "") -> Command:
