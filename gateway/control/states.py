@@ -11,7 +11,16 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Final
 
-from gateway.command import ENDS, RESTORING, Action, Command, Proof, RelayStatus, State
+from gateway.command import (
+    ENDS,
+    GATED_AS_TRIP,
+    RESTORING,
+    Action,
+    Command,
+    Proof,
+    RelayStatus,
+    State,
+)
 from gateway.errors import LingdianError
 
 NEXT: Final[Mapping[State, frozenset[State]]] = {
@@ -125,11 +134,14 @@ def energised(status: RelayStatus) -> bool:
 
 
 def not_executed(action: Action, command: Command, status: RelayStatus, now: datetime) -> bool:
-    """Does this read prove that the frame last sent was not and will not be executed?
+    """Does this read prove that the frame last sent was not executed and cannot do harm any more?
 
-    Only a read later than the frame's validity does (the meter's clock offset is counted in): before that a
-    late copy may still be obeyed.
+    For what takes power away only a read later than the frame's validity does (the meter's clock offset is
+    counted in): before that a late copy may still be obeyed. A close may be sent again at will.
     """
-    if command.valid_until is None or status.at <= command.valid_until or now <= command.valid_until:
+    if not is_proof(command, status) or shown(action, status) is not Shown.NOT_DONE:
         return False
-    return shown(action, status) is Shown.NOT_DONE
+    if action not in GATED_AS_TRIP:
+        return True
+    valid_until = command.valid_until
+    return valid_until is not None and status.at > valid_until and now > valid_until

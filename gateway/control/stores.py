@@ -66,8 +66,17 @@ class Desk(Protocol):
         """Trips counted against the limits; holds the lock of limits until the desk closes."""
         ...
 
+    async def put_off(self, command: Command, until: datetime, why: Why, detail: str = "") -> Command:
+        """Look at the command again at `until`. An event is written only where `why` is another than before:
+        a brake that holds for a day is one fact."""
+        ...
+
+    async def owned(self, worker: str, generation: int) -> bool:
+        """Does this worker still hold this login of the meter's terminal?"""
+        ...
+
     async def open_field_order(self, command: Command, why: Why, detail: str) -> None:
-        """A person has to go there; one open order for each meter."""
+        """A person has to go there; one open order for each meter. A close that is verified ends it."""
         ...
 
 
@@ -93,10 +102,6 @@ class CommandStore(Protocol):
         One for each terminal, none at the terminals in `skip`. A command wants work when it is queued and may
         be sent, or when its `look_at` has come.
         """
-        ...
-
-    async def owned(self, terminal_id: int, worker: str, generation: int) -> bool:
-        """Does this worker still hold this login of the terminal?"""
         ...
 
 

@@ -21,6 +21,7 @@ from gateway.command import (
     ENDS,
     GATED_AS_TRIP,
     NOTHING,
+    RESTORING,
     Action,
     Block,
     BlockKind,
@@ -115,12 +116,6 @@ class Commands:
                 Ref(command_id, meter_id, terminal_id, Action(action), State(state))
                 for command_id, meter_id, terminal_id, action, state in await cursor.fetchall()
             ]
-
-    async def owned(self, terminal_id: int, worker: str, generation: int) -> bool:
-        """Does this worker still hold this login of the terminal?"""
-        async with self._database.connection() as connection:
-            cursor = await connection.execute(_statement("owned"), (terminal_id, worker, generation))
-            return await cursor.fetchone() is not None
 
 
 class MeterDesk:
@@ -264,6 +259,10 @@ class MeterDesk:
             await self._connection.execute(
                 _statement("count_trip"), (self._now, self._facts.area_id, command.requester, command.id)
             )
+        if then is State.VERIFIED and command.action in RESTORING:
+            await self._connection.execute(
+                _statement("close_field_order"), {"meter_id": command.meter_id, "at": self._now}
+            )
         if then in _TOLD:
             await self._tell(moved, then.value)
         return moved
@@ -289,6 +288,33 @@ class MeterDesk:
         row = await cursor.fetchone()
         assert row is not None
         return Used(*row)
+
+    async def put_off(self, command: Command, until: datetime, why: Why, detail: str = "") -> Command:
+        """Look at the command again at `until`; an event only where `why` is another than before. Stale."""
+        if command.why is not why:
+            change = Change({"look_at": until})
+            told = {"why": why.value, "detail": detail}
+            return await self._write(command, command.state, "waits", told, why, detail, change)
+        cursor = await self._connection.execute(
+            _statement("put_off"),
+            {
+                "command_id": command.id,
+                "state": command.state.value,
+                "version": command.version,
+                "look_at": until,
+                "detail": detail,
+            },
+        )
+        if await cursor.fetchone() is None:
+            raise _stale(command)
+        return replace(command, version=command.version + 1, look_at=until, detail=detail)
+
+    async def owned(self, worker: str, generation: int) -> bool:
+        """Does this worker still hold this login of the meter's terminal?"""
+        cursor = await self._connection.execute(
+            _statement("owned"), (self._facts.terminal_id, worker, generation)
+        )
+        return await cursor.fetchone() is not None
 
     async def open_field_order(self, command: Command, why: Why, detail: str) -> None:
         """A person has to go there; an order that is open already stays the one."""
@@ -344,7 +370,7 @@ class MeterDesk:
             },
         )
         if await cursor.fetchone() is None:
-            raise Stale(f"command {command.id} is not {command.state} in version {command.version} any more")
+            raise _stale(command)
         self._chains[command.id] = (count + 1, after)
         if then in ENDS:
             self._open.pop(command.id, None)
@@ -384,6 +410,10 @@ class MeterDesk:
                 json.dumps(data, ensure_ascii=False),
             ),
         )
+
+
+def _stale(command: Command) -> Stale:
+    return Stale(f"command {command.id} is not {command.state} in version {command.version} any more")
 
 
 def _written(at: datetime | None) -> str | None:

@@ -130,6 +130,16 @@ INSERT INTO outbox (at, type, subject, organisation_id, data) VALUES (%s, %s, %s
 INSERT INTO field_order (meter_id, command_id, opened_at, why, detail) VALUES (%s, %s, %s, %s, %s)
 ON CONFLICT (meter_id) WHERE closed_at IS NULL DO NOTHING
 
+-- name: close_field_order
+-- Power is back, however that came about.
+UPDATE field_order SET closed_at = %(at)s, closed_by = 'relay read' WHERE meter_id = %(meter_id)s AND closed_at IS NULL
+
+-- name: put_off
+-- Nothing has happened but time; the reason why it waits stays the same.
+UPDATE relay_command SET version = version + 1, look_at = %(look_at)s, detail = %(detail)s
+WHERE command_id = %(command_id)s AND state = %(state)s AND version = %(version)s
+RETURNING version
+
 -- name: due
 -- What wants work at these terminals: one each, what gives power back first, then the oldest.
 SELECT work.* FROM unnest(%(terminals)s::int[]) AS asked (terminal_id)

@@ -127,10 +127,6 @@ class MemoryCommands:
                 best[terminal_id] = rank, ref
         return [ref for _, ref in sorted(best.values(), key=lambda one: one[0])][:limit]
 
-    async def owned(self, terminal_id: int, worker: str, generation: int) -> bool:
-        self.hook("read", 0)
-        return self.kept.owners.get(terminal_id) == (worker, generation)
-
 
 def _wants_work(command: Command, now: datetime) -> bool:
     if command.look_at is not None and command.look_at > now:
@@ -259,11 +255,27 @@ class MemoryDesk:
             len(trips),
         )
 
+    async def put_off(self, command: Command, until: datetime, why: Why, detail: str = "") -> Command:
+        change = Change({"look_at": until})
+        if command.why is not why:
+            return self._write(command, command.state, "waits", {"why": why.value}, why, detail, change)
+        row = self._seen(command)
+        row.command = replace(command, version=command.version + 1, look_at=until, detail=detail)
+        return row.command
+
+    async def owned(self, worker: str, generation: int) -> bool:
+        return self._store.kept.owners.get(self._facts.terminal_id) == (worker, generation)
+
     async def open_field_order(self, command: Command, why: Why, detail: str) -> None:
         self._order = command.id
 
     def keep(self) -> None:
         kept = self._store.kept
+        for row in self._rows.values():
+            before = kept.rows.get(row.command.id)
+            verified = row.command.state is State.VERIFIED and row.command.action in RESTORING
+            if verified and (before is None or before.command.state is not State.VERIFIED):
+                kept.field_orders.pop(self._facts.meter_id, None)
         kept.rows.update(self._rows)
         kept.intents[self._facts.meter_id] = self._facts.intent
         kept.trips += self._trips
@@ -286,9 +298,7 @@ class MemoryDesk:
         detail: str,
         change: Change,
     ) -> Command:
-        row = self._rows.get(command.id)
-        if row is None or (row.command.state, row.command.version) != (command.state, command.version):
-            raise Stale(f"command {command.id} is not {command.state} in version {command.version} any more")
+        row = self._seen(command)
         moved = replace(
             command, state=then, version=command.version + 1, why=why, detail=detail, **change.values
         )
@@ -304,3 +314,9 @@ class MemoryDesk:
         row.events.append((body, chained(before, body)))
         row.command = moved
         return moved
+
+    def _seen(self, command: Command) -> Row:
+        row = self._rows.get(command.id)
+        if row is None or (row.command.state, row.command.version) != (command.state, command.version):
+            raise Stale(f"command {command.id} is not {command.state} in version {command.version} any more")
+        return row

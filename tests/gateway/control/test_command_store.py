@@ -288,6 +288,37 @@ async def test_two_that_count_at_once_see_each_other(store: CommandStore) -> Non
     assert sorted(await asyncio.gather(*(trip(meter_id) for meter_id in (1, 2, 3, 4)))) == [0, 1, 2, 3]
 
 
+async def test_putting_off_is_one_fact(store: CommandStore) -> None:
+    async with store.desk(1) as desk:
+        queued = await desk.add(new(), State.QUEUED)
+        first = await desk.put_off(queued, NOW + timedelta(minutes=1), Why.BRAKE, "on since 9")
+        second = await desk.put_off(first, NOW + timedelta(minutes=2), Why.BRAKE, "on since 9")
+        with pytest.raises(Stale):
+            await desk.put_off(first, NOW, Why.BRAKE)
+    found = await store.command(queued.id)
+    assert found == second
+    assert (found.why, found.look_at, found.state) == (Why.BRAKE, NOW + timedelta(minutes=2), State.QUEUED)
+    assert await store.due([1], NOW + timedelta(seconds=90), 10) == []
+    assert len(await store.due([1], NOW + timedelta(minutes=2), 10)) == 1
+
+
+async def test_until_when_a_sent_trip_is_to_be_feared(store: CommandStore) -> None:
+    until = NOW + timedelta(minutes=10)
+    async with store.desk(1) as desk:
+        assert desk.facts.trip_until is None
+        trip = await desk.add(new(), State.QUEUED)
+        sent = Change({"attempts": 1, "sent_at": NOW, "valid_until": until})
+        trip = await step(desk, trip, State.SENDING, change=sent)
+        trip = await step(desk, trip, State.UNCERTAIN)
+    async with store.desk(1) as desk:
+        assert desk.facts.trip_until == until
+        await step(desk, trip, State.SUPERSEDED)
+    async with store.desk(1) as desk:
+        assert desk.facts.trip_until == until
+    async with store.desk(2) as desk:
+        assert desk.facts.trip_until is None
+
+
 # -- only in the database ----------------------------------------------------------------------------------
 
 

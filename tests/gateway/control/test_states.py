@@ -141,3 +141,11 @@ def test_not_executed_only_once_the_validity_is_over() -> None:
     assert states.not_executed(Action.TRIP, command(), late, now)
     assert not states.not_executed(Action.TRIP, command(), RelayStatus(0x50, late.at), now)
     assert not states.not_executed(Action.TRIP, command(), RelayStatus(0x40, late.at), now)
+
+
+def test_an_open_relay_is_reason_enough_to_close_again() -> None:
+    again = command(action=Action.CLOSE)
+    soon = AT + timedelta(seconds=5)
+    assert states.not_executed(Action.CLOSE, again, RelayStatus(0x50, soon), soon)
+    assert not states.not_executed(Action.CLOSE, again, RelayStatus(0x50, AT), soon)
+    assert not states.not_executed(Action.CLOSE, again, RelayStatus(0, soon), soon)
