@@ -1,0 +1,97 @@
+"""Gives every terminal that is ours its next relay command, one at a time each, what gives power back first.
+
+Polling is what it rests on; `wake` only makes it look sooner. A worker that dies leaves nothing behind but
+rows that become due again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from gateway.clock import Clock
+from gateway.command import Ref
+from gateway.control.course import Course
+from gateway.control.states import WrongStep
+from gateway.control.stores import CommandStore
+from gateway.door import Doors
+from gateway.errors import LingdianError, StorageError
+
+log = structlog.get_logger()
+
+POLL_SECONDS: Final = 1.0
+"""Between two looks for work when nobody wakes us."""
+
+AT_ONCE: Final = 256
+"""Commands under way at one time; each terminal has one at most."""
+
+REST_SECONDS: Final = 2.0
+"""A terminal rests so long after a command of it went wrong in a way that nobody foresaw."""
+
+
+class Dispatcher:
+    """Run it once with `run`; it ends when it is cancelled, and what is under way then ends first."""
+
+    def __init__(
+        self, store: CommandStore, doors: Doors, course: Course, clock: Clock, at_once: int = AT_ONCE
+    ) -> None:
+        self._store = store
+        self._doors = doors
+        self._course = course
+        self._clock = clock
+        self._at_once = at_once
+        self._woken = asyncio.Event()
+        self._under_way: dict[int, asyncio.Task[None]] = {}
+
+    def wake(self) -> None:
+        """There may be work: a command was accepted, a terminal has logged in."""
+        self._woken.set()
+
+    async def run(self) -> None:
+        """Look for work and have it done, for as long as this runs."""
+        try:
+            while True:
+                self._woken.clear()
+                await self._start_some()
+                try:
+                    async with asyncio.timeout(POLL_SECONDS / self._clock.speed):
+                        await self._woken.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            # What is between claim and answer must not be cut in two: the exchanges end by themselves.
+            if self._under_way:
+                await asyncio.shield(asyncio.wait(self._under_way.values()))
+
+    async def _start_some(self) -> None:
+        room = self._at_once - len(self._under_way)
+        here = self._doors.here()
+        if room <= 0 or not here:
+            return
+        try:
+            found = await self._store.due(here, self._clock.now(), room, self._under_way.keys())
+        except StorageError as error:
+            log.warning("relay commands cannot be looked up", error=str(error))
+            return
+        for ref in found:
+            if ref.terminal_id not in self._under_way:
+                task = asyncio.create_task(self._work(ref), name=f"relay command {ref.id}")
+                self._under_way[ref.terminal_id] = task
+
+    async def _work(self, ref: Ref) -> None:
+        try:
+            await self._course.work(ref)
+        except WrongStep:
+            log.exception("a step that is not allowed was stopped", command=str(ref.id))
+            await self._clock.sleep(REST_SECONDS)
+        except LingdianError as error:  # the database or the link, as a rule: the command stays due
+            log.warning("a relay command is put off", command=str(ref.id), error=str(error))
+            await self._clock.sleep(REST_SECONDS)
+        except Exception:  # one command's trouble must not stop all others
+            log.exception("a relay command stopped", command=str(ref.id))
+            await self._clock.sleep(REST_SECONDS)
+        finally:
+            self._under_way.pop(ref.terminal_id, None)
+            self._woken.set()
