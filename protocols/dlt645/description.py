@@ -1,7 +1,7 @@
 """One frame told to a person: every field that its function defines, as JSON-ready keys.
 
-For viewing only, in both editions: it also reads requests (time, write, relay control …) that nothing here
-can build. Codes are lower-case hex, high byte first; lengths are integers; values are decimal strings. What
+For viewing only, in both editions; it tells more than messages.py takes, short and odd forms too. Codes are
+lower-case hex, high byte first; lengths are integers; values are decimal strings. What
 does not fit is told as `value_error` beside the raw `data`; nothing raises.
 """
 
@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from protocols.dlt645 import items, messages
+from protocols.dlt645 import commands, flags, items, messages
+from protocols.dlt645.control_messages import (
+    OPAQUE,
+    REPLY_FIELDS,
+    REQUEST_FIELDS,
+    FieldList,
+    cut,
+)
+from protocols.dlt645.fields import di_text
 from protocols.dlt645.formats import Moment
 from protocols.dlt645.frame import Frame
 from protocols.errors import RemoteProtocolError
@@ -57,30 +65,6 @@ RELAY_COMMANDS = {
     0x3A: "keep-power on",
     0x3B: "keep-power off",
 }
-# The word of 9CH, sent when the command asked for it.
-EXECUTION_BITS = (
-    "direct close",
-    "close permitted",
-    "direct trip",
-    "delayed trip (trip delay)",
-    "trip with auto restore",
-    "delayed trip (high current)",
-    "reserved bit 6",
-    "reserved bit 7",
-    "keep-power on",
-    "keep-power off",
-    "alarm on",
-    "alarm off",
-)
-_ERROR_BITS_1997 = (
-    "illegal data",
-    "data identifier error",
-    "password wrong or not authorised",
-    "reserved bit 3",
-    "too many seasons",
-    "too many day periods",
-    "too many tariffs",
-)
 # Status word 3 and its relay bit: 0 closed, 1 open.
 _RELAY_STATE = "04000503"
 _RELAY_BIT = 4
@@ -117,14 +101,9 @@ def _error(fields: Fields, frame: Frame, edition: str) -> None:
     fields["error"] = frame.data[::-1].hex()
     message = messages.from_frame(frame)
     if edition == "1997":
-        fields["reasons"] = _bits(frame.data[0], _ERROR_BITS_1997)
+        fields["reasons"] = list(flags.names(flags.ERROR_1997, frame.data[0]))
     elif isinstance(message, messages.ErrorReply):
         fields["reasons"] = list(message.reasons)
-
-
-def _bits(word: int, names: tuple[str, ...]) -> list[str]:
-    set_bits = [bit for bit in range(16) if word >> bit & 1]
-    return [names[bit] if bit < len(names) else f"reserved bit {bit}" for bit in set_bits]
 
 
 def _raw(fields: Fields, data: bytes) -> None:
@@ -177,7 +156,7 @@ def _special(fields: Fields, di: str, data: bytes, edition: str) -> None:
 def _read_request(fields: Fields, data: bytes) -> None:
     if len(data) < 4:
         return _raw(fields, data)
-    _item(fields, messages.di_text(data), "2007")
+    _item(fields, di_text(data), "2007")
     _raw(fields, data[4:])
 
 
@@ -190,7 +169,7 @@ def _follow_up_request(fields: Fields, data: bytes) -> None:
 def _read_reply(fields: Fields, data: bytes) -> None:
     if len(data) < 4:
         return _raw(fields, data)
-    di = messages.di_text(data)
+    di = di_text(data)
     _item(fields, di, "2007")
     _values(fields, di, data[4:], "2007")
 
@@ -236,7 +215,7 @@ def _authorised(fields: Fields, data: bytes) -> bytes:
 def _write(fields: Fields, data: bytes) -> None:
     if len(data) < 4:
         return _raw(fields, data)
-    _item(fields, messages.di_text(data), "2007")
+    _item(fields, di_text(data), "2007")
     rest = _authorised(fields, data[4:])
     _raw(fields, rest)
 
@@ -248,7 +227,7 @@ def _clear(fields: Fields, data: bytes) -> None:
 def _clear_events(fields: Fields, data: bytes) -> None:
     rest = _authorised(fields, data)
     if len(rest) == 4:
-        _item(fields, messages.di_text(rest), "2007")
+        _item(fields, di_text(rest), "2007")
     else:
         _raw(fields, rest)
 
@@ -256,7 +235,7 @@ def _clear_events(fields: Fields, data: bytes) -> None:
 def _change_password(fields: Fields, data: bytes) -> None:
     if len(data) != 12:
         return _raw(fields, data)
-    _item(fields, messages.di_text(data), "2007")
+    _item(fields, di_text(data), "2007")
     _old_and_new(fields, data[4:])
 
 
@@ -289,15 +268,54 @@ def _relay_control(fields: Fields, data: bytes) -> None:
 def _execution(fields: Fields, data: bytes) -> None:
     _raw(fields, data)
     if len(data) == 2:
-        fields["execution"] = _bits(int.from_bytes(data, "little"), EXECUTION_BITS)
+        fields["execution"] = list(flags.names(flags.EXECUTION, int.from_bytes(data, "little")))
 
 
 def _security(fields: Fields, data: bytes) -> None:
     if len(data) < 8:
         return _raw(fields, data)
-    _item(fields, messages.di_text(data), "2007")
+    _item(fields, di_text(data), "2007")
     fields["operator"] = data[7:3:-1].hex()
     _raw(fields, data[8:])
+    _security_fields(fields, REQUEST_FIELDS, data[8:])
+
+
+def _security_reply(fields: Fields, data: bytes) -> None:
+    _read_request(fields, data)
+    if len(data) >= 4:
+        _security_fields(fields, REPLY_FIELDS, data[4:])
+
+
+def _security_fields(fields: Fields, lists: dict[str, FieldList], data: bytes) -> None:
+    """`security`: name and value (hex, high byte first) of each field, where the DI's are known."""
+    told = [[name, value.hex()] for name, value in cut(lists, fields["di"], data) if name != OPAQUE]
+    if told:
+        fields["security"] = told
+
+
+def _freeze(fields: Fields, data: bytes) -> None:
+    _raw(fields, data)
+    if len(data) == 4:
+        fields["freeze_mmddhhmm"] = data[::-1].hex()
+
+
+def _speed(fields: Fields, data: bytes) -> None:
+    _raw(fields, data)
+    if len(data) == 1 and data[0] in commands.SPEEDS:
+        fields["speed"] = commands.SPEEDS[data[0]]
+
+
+def _output(fields: Fields, data: bytes) -> None:
+    _raw(fields, data)
+    if len(data) == 1 and data[0] < len(commands.OUTPUTS):
+        fields["output"] = commands.OUTPUTS[data[0]]
+
+
+def _new_password(fields: Fields, data: bytes) -> None:
+    if len(data) != 4:
+        return _raw(fields, data)
+    fields["new_pa"] = f"{data[0]:02x}"
+    fields["new_password"] = data[3:0:-1].hex()
 
 
 def _read_request_1997(fields: Fields, data: bytes) -> None:
@@ -328,7 +346,7 @@ _Reader = Callable[[Fields, bytes], None]
 _READERS: dict[str, dict[int, _Reader]] = {
     "2007": {
         0x03: _security,
-        0x83: _read_request,
+        0x83: _security_reply,
         0x08: _time,
         0x11: _read_request,
         0x91: _read_reply,
@@ -339,12 +357,18 @@ _READERS: dict[str, dict[int, _Reader]] = {
         0x93: _meter_address,
         0x14: _write,
         0x15: _meter_address,
+        0x16: _freeze,
+        0x17: _speed,
+        0x97: _speed,
         0x18: _change_password,
+        0x98: _new_password,
         0x19: _clear,
         0x1A: _clear,
         0x1B: _clear_events,
         0x1C: _relay_control,
         0x9C: _execution,
+        0x1D: _output,
+        0x9D: _output,
     },
     "1997": {
         0x01: _read_request_1997,

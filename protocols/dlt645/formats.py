@@ -1,8 +1,9 @@
 """How a data item's bytes stand for its values (2007 clause 6 and annex A): XXXXXX.XX, YYMMDDhhmm, ASCII …
 
 A format string of the item table becomes a `Layout`: a group of parts, repeated a fixed number of times or
-as often as the data says. Everything is low byte first. FFH in every byte of a part means "no value" and is
-tested before any digit; the sign is the top bit of the highest byte, on signed items only.
+as often as the data says, between a head and a tail. Everything is low byte first. FFH in every byte of a
+part means "no value" and is tested before any digit; the sign is the top bit of the highest byte, on signed
+items only.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import datetime
-from decimal import Decimal, InvalidOperation
 from typing import Protocol
 
+# ASCII digits only, and no exponent.
+_DECIMAL = re.compile(r"(-?)([0-9]+)(?:\.([0-9]+))?")
 _TIME_TOKENS = re.compile("YY|MM|DD|WW|hh|mm|ss|NN")
-_REPEATED = re.compile(r"(\d+)x\(?([^()]*)\)?")
 
 
 class Part(Protocol):
@@ -63,18 +64,19 @@ class Number:
     def write(self, text: str | None) -> bytes:
         if text is None:
             return b"\xff" * self.length
-        try:
-            scaled = Decimal(text).scaleb(self.decimals)
-            value = int(scaled)
-        except (InvalidOperation, OverflowError) as error:
-            raise ValueError(f"{text!r} is no number") from error
-        digits = f"{abs(value):0{2 * self.length}d}"
-        if value != scaled or len(digits) > 2 * self.length or (value < 0 and not self.signed):
+        found = _DECIMAL.fullmatch(text)
+        if found is None:
+            raise ValueError(f"{text!r} is no number")
+        minus, whole, fraction = found[1], found[2].lstrip("0"), (found[3] or "").rstrip("0")
+        digits = (whole + fraction.ljust(self.decimals, "0")).zfill(2 * self.length)
+        negative = minus == "-" and digits.strip("0") != ""
+        too_long = len(fraction) > self.decimals or len(digits) > 2 * self.length
+        if too_long or (negative and not self.signed):
             raise ValueError(f"{text} does not fit")
         raw = bytearray.fromhex(digits)[::-1]
         if self.signed and raw[-1] & 0x80:
             raise ValueError(f"{text} does not fit beside a sign")
-        if value < 0:
+        if negative:
             raw[-1] |= 0x80
         return bytes(raw)
 
@@ -97,7 +99,7 @@ class Digits:
     def write(self, text: str | None) -> bytes:
         if text is None:
             return b"\xff" * self.length
-        if not text.isdecimal() or len(text) != 2 * self.length:
+        if not (text.isascii() and text.isdecimal()) or len(text) != 2 * self.length:
             raise ValueError(f"{text!r} is not {2 * self.length} digits")
         return bytes.fromhex(text)[::-1]
 
@@ -117,6 +119,34 @@ class Word:
         if len(raw) != self.length:
             raise ValueError(f"{text!r} is not {self.length} bytes")
         return raw[::-1]
+
+
+@dataclass(frozen=True, slots=True)
+class Reference(Word):
+    """A data identifier in a record: as `Word`, but a slot of FFH holds none."""
+
+    def read(self, raw: bytes) -> str | None:
+        return None if raw.count(0xFF) == len(raw) else raw[::-1].hex()
+
+    def write(self, text: str | None) -> bytes:
+        return b"\xff" * self.length if text is None else Word(self.length).write(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Opaque:
+    """Bytes whose meaning nobody has told: hex in the order of the wire."""
+
+    length: int
+    unit: str = ""
+
+    def read(self, raw: bytes) -> str | None:
+        return raw.hex()
+
+    def write(self, text: str | None) -> bytes:
+        raw = bytes.fromhex(text or "")
+        if len(raw) != self.length:
+            raise ValueError(f"{text!r} is not {self.length} bytes")
+        return raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,23 +207,64 @@ class Moment:
         if text is None:
             return b"\xff" * self.length
         digits = re.sub("[^0-9]", "", text)
-        if self.pattern.startswith("YY"):
+        if self.pattern.startswith("YY") and len(digits) == len(self.pattern) + 2:
             digits = digits[2:]
         if len(digits) != len(self.pattern):
             raise ValueError(f"{text!r} is not of the form {self.pattern}")
-        return bytes.fromhex(digits)[::-1]
+        raw = bytes.fromhex(digits)[::-1]
+        # "99 99" writes what meters hold for "not used"; all else must read back as it was given.
+        if digits.strip("9") and self.read(raw) != text:
+            raise ValueError(f"{text!r} is not of the form {self.pattern}")
+        return raw
+
+
+Names = tuple[str, str]
+"""Of a field, English and Chinese."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """What an item's data is made of: a group of parts, `count` times, or None: as often as the data says."""
+    """What an item's data is made of: a head, a group of parts, a tail.
+
+    count: how often the group stands there; None: as often as the data says, at least once. names: of the
+    head's, the group's and the tail's fields, where they have names of their own; % in those of a group
+    stands for its number. joined: the group is one byte, and all of them are one value.
+    """
 
     parts: tuple[Part, ...]
     count: int | None = 1
+    head: tuple[Part, ...] = ()
+    tail: tuple[Part, ...] = ()
+    names: tuple[Names, ...] = ()
+    joined: bool = False
     group_length: int = field(init=False)
+    fixed_length: int = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "group_length", sum(part.length for part in self.parts))
+        object.__setattr__(self, "fixed_length", sum(part.length for part in self.head + self.tail))
+
+    def groups(self, length: int) -> int | None:
+        """How many groups `length` bytes of data hold; None where they do not fit."""
+        room = length - self.fixed_length
+        if self.count is not None:
+            return self.count if room == self.count * self.group_length else None
+        groups, rest = divmod(room, self.group_length)
+        return None if rest or groups < 1 else groups
+
+    def groups_of(self, values: int) -> int | None:
+        """How many groups so many values are; None where they do not fit."""
+        room = values - len(self.head) - len(self.tail)
+        if self.joined:
+            return 1 if room == 1 else None
+        if self.count is not None:
+            return self.count if room == self.count * len(self.parts) else None
+        groups, rest = divmod(room, len(self.parts))
+        return None if rest or groups < 1 else groups
+
+
+UNTOLD = Layout((Opaque(1),), None, joined=True)
+"""Of items whose layout no source tells: their bytes as one value."""
 
 
 def instant(raw: bytes) -> datetime | None:
@@ -207,25 +278,19 @@ def instant(raw: bytes) -> datetime | None:
     return None if text is None else datetime.fromisoformat(text)
 
 
-def layout_of(text: str, length: str, unit: str, signed: bool, binary: bool) -> Layout | None:
-    """The layout for a row's format, length_bytes and unit columns; None where the table gives none.
+def layout_of(text: str, length: str, unit: str, signed: bool, binary: bool) -> Layout:
+    """The layout for a row's format, length_bytes and unit columns.
 
     binary: the digits of the format are bits and not BCD.
     """
-    if text in ("record", "security"):
-        return None
-    repeated = _REPEATED.fullmatch(text)
-    names = re.split("[,+]", repeated[2] if repeated else text)
     fixed = int(length) if length.isdecimal() else None
-    units = unit.split(",") if "," in unit else [unit] * len(names)
-    pairs = zip(names, units, strict=True)
-    parts = tuple(_part(name, fixed, part_unit, signed, binary) for name, part_unit in pairs)
+    parts = tuple(part_of(name, fixed, unit, signed, binary) for name in text.split("+"))
     if fixed is None:
         return Layout(parts, None)
     count = fixed // sum(part.length for part in parts)
     if "/" in unit and count > 1:
         # "kW/kvar": the first half of the values in one unit, the second in the other.
-        halves = [_part(text, fixed, half, signed, binary) for half in unit.split("/")]
+        halves = [part_of(text, fixed, half, signed, binary) for half in unit.split("/")]
         return Layout(tuple(half for half in halves for _ in range(count // 2)))
     return Layout(parts, count)
 
@@ -244,7 +309,11 @@ def _check_moment(values: dict[str, str]) -> None:
         raise ValueError(f"no such time: {error}") from error
 
 
-def _part(name: str, fixed: int | None, unit: str, signed: bool, binary: bool) -> Part:
+def part_of(name: str, fixed: int | None, unit: str, signed: bool, binary: bool = False) -> Part:
+    """The part for one format: XX.XXXX, YYMMDDhhmm, NN, ASCII, C0C1C2C3 …
+
+    fixed: the item's length, for formats that do not tell their own. binary: the digits are bits.
+    """
     digits = sum(letter in "XN" for letter in name)
     if name == "ASCII":
         return Ascii(fixed or 1)

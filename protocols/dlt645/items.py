@@ -9,21 +9,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from protocols.dlt645 import table
-from protocols.dlt645.formats import Layout, Moment
+from protocols.dlt645 import blocks, table
+from protocols.dlt645.blocks import Place
+from protocols.dlt645.formats import UNTOLD, Layout, Opaque, Part
+from protocols.dlt645.labels import fields
 from protocols.dlt645.table import Item
 from protocols.errors import LocalProtocolError, RemoteProtocolError
 
 __all__ = ["Item", "Value", "decode", "encode", "energies", "energy_block", "lookup"]
 
-# Names of repeated values are built once; DIs come from strangers, so only so many are kept.
-_REMEMBERED = 4096
+# How an item of some length reads is worked out once. DIs come from strangers, so only so many are kept, and
+# only short ones: a block of total and 19 tariffs.
+_REMEMBERED = 1024
+_SHORT = 80
 
-# 040005FF gives seven status words; newer meters append the key status word 04000508.
-_STATUS_BLOCK, _KEY_STATUS = "040005ff", "04000508"
-_STATUS_LENGTH = 14
-# YYMMDDhhmm of a curve's first point.
-_CURVE_TIME = Layout((Moment("YYMMDDhhmm"),))
 # The XXXXXX.XX registers of `energies`: 10**8 values.
 _REGISTER_SPAN = 10**8
 
@@ -33,7 +32,7 @@ class Value:
     """One value of an item.
 
     value: a decimal string ("1234.56"), or the text of a time, number, word or ASCII field; None where the
-    meter has none. raw: its bytes as on the wire, without the mask.
+    meter has none. raw: its bytes as on the wire, without the mask; offset: where they begin in the data.
     """
 
     name_en: str
@@ -41,6 +40,7 @@ class Value:
     value: str | None
     unit: str
     raw: bytes
+    offset: int = 0
 
 
 def lookup(di: str, edition: str = "2007") -> Item | None:
@@ -48,41 +48,60 @@ def lookup(di: str, edition: str = "2007") -> Item | None:
     return table.find(di.lower(), edition)
 
 
-def decode(di: str, data: bytes, edition: str = "2007") -> tuple[Value, ...]:
-    """The values in an item's data (what follows the DI); () where the table tells no layout.
+def decode(di: str, data: bytes, edition: str = "2007", *, content: int | None = None) -> tuple[Value, ...]:
+    """The values in an item's data (what follows the DI); () for a DI that the table does not have.
 
+    Where no source tells an item's layout, all its bytes are one value, as hex. content: the meter's mode
+    word (04000901..06) for freeze blocks and load-profile records; None: as far as the data tells.
     RemoteProtocolError where the data does not fit the item, or its digits are none.
     """
-    item = table.find(di.lower(), edition)
-    if item is None or item.layout is None:
-        return ()
-    if item.curve:
-        if len(data) < 5:
-            raise RemoteProtocolError(
-                data, len(data), f"{item.di} {item.name_en}: no time of its first point"
-            )
-        names = ((f"{item.name_en}: time", f"{item.name_zh}:时间"),)
-        time = _read(item, _CURVE_TIME, data[:5], names)
-        return time + _read_groups(item, item.layout, data[5:])
-    if item.di == _STATUS_BLOCK and len(data) > _STATUS_LENGTH:
-        key = decode(_KEY_STATUS, data[_STATUS_LENGTH:], edition)
-        return decode(di, data[:_STATUS_LENGTH], edition) + key
-    return _read_groups(item, item.layout, data)
+    size = len(data)
+    plan = _plan(di, size, edition) if size <= _SHORT else _work_out(di, size, edition)
+    if plan is None:
+        plan = _places(di, data, edition, content)
+    values = []
+    for english, chinese, part, unit, start, stop in plan:
+        raw = data[start:stop]
+        try:
+            text = part.read(raw)
+        except ValueError as error:
+            item = table.find(di.lower(), edition)
+            name = item.name_en if item else ""
+            raise RemoteProtocolError(data, start, f"{di.lower()} {name}: {error}") from error
+        values.append(Value(english, chinese, text, unit, raw, start))
+    return tuple(values)
 
 
-def encode(di: str, values: Sequence[str | None], edition: str = "2007") -> bytes:
-    """The data of an item from its values' texts, as `decode` gives them. LocalProtocolError if unfit."""
+def encode(
+    di: str,
+    values: Sequence[str | None],
+    edition: str = "2007",
+    *,
+    content: int | None = None,
+    length: int | None = None,
+) -> bytes:
+    """The data of an item from its values' texts, as `decode` gives them. LocalProtocolError if unfit.
+
+    content: as for `decode`; None: all of a freeze block's items, a load profile's own class. length: the
+    bytes of the layout that is meant, where several have as many values; None: the usual one.
+    """
     item = table.find(di.lower(), edition)
-    if item is None or item.layout is None or item.curve:
+    if item is None:
         raise LocalProtocolError(f"no layout is known for DI {di}")
-    parts = item.layout.parts
-    groups, rest = divmod(len(values), len(parts))
-    if rest or not groups or item.layout.count not in (None, groups):
-        raise LocalProtocolError(f"{len(values)} values do not fit {item.di} {item.name_en}")
+    fault = ValueError(f"{len(values)} values do not fit")
     try:
-        return b"".join(parts[at % len(parts)].write(text) for at, text in enumerate(values))
+        if item.kind == "load":
+            return blocks.load_records(item, values, content)
+        for parts in _candidates(item, values, content):
+            if length not in (None, sum(part.length for part in parts)):
+                continue
+            try:
+                return b"".join(part.write(text) for part, text in zip(parts, values, strict=True))
+            except ValueError as error:
+                fault = error  # perhaps another layout is wider
     except ValueError as error:
-        raise LocalProtocolError(f"{item.di} {item.name_en}: {error}") from error
+        fault = error
+    raise LocalProtocolError(f"{item.di} {item.name_en}: {fault}") from fault
 
 
 def energies(data: bytes, signed: bool = False) -> tuple[int | None, ...]:
@@ -126,70 +145,111 @@ def energy_block(registers: Sequence[int | None]) -> bytes:
     return b"".join(block)
 
 
-_Names = tuple[tuple[str, str], ...]
-
-
-def _read_groups(item: Item, layout: Layout, data: bytes) -> tuple[Value, ...]:
-    groups, rest = divmod(len(data), layout.group_length)
-    if rest == 1 and layout.count is None and data[-1] == 0xAA:
-        data, rest = data[:-1], 0  # captured: a 1997 block ends with AAH
-    if rest or not groups or layout.count not in (None, groups):
-        raise RemoteProtocolError(data, len(data), f"{len(data)} bytes do not fit {item.di} {item.name_en}")
-    return _read(item, layout, data, _names(item.edition, item.di, groups))
-
-
-def _read(item: Item, layout: Layout, data: bytes, names: _Names) -> tuple[Value, ...]:
-    values = []
-    at = 0
-    parts = layout.parts
-    for place, (english, chinese) in enumerate(names):
-        part = parts[place % len(parts)]
-        raw = data[at : at + part.length]
-        try:
-            text = part.read(raw)
-        except ValueError as error:
-            raise RemoteProtocolError(data, at, f"{item.di} {item.name_en}: {error}") from error
-        values.append(Value(english, chinese, text, part.unit, raw))
-        at += part.length
-    return tuple(values)
+_Plan = tuple[tuple[str, str, Part, str, int, int], ...]
+"""For each value: its names, part, unit, and where it begins and ends in the data."""
 
 
 @lru_cache(_REMEMBERED)
-def _names(edition: str, di: str, groups: int) -> _Names:
-    """A name for each value of an item's `groups` groups, in the order in which they come."""
-    item = table.find(di, edition)
-    assert item is not None
-    assert item.layout is not None
-    parts = item.layout.parts
-    names = []
-    for group in range(groups):
-        english, chinese = item.name_en, item.name_zh
-        if groups > 1:
-            which, which_zh = _label(item, groups, group)
-            english, chinese = f"{english.removesuffix(', data block')}, {which}", f"{chinese}({which_zh})"
-        for place, part in enumerate(parts):
-            if len(parts) == 1 or (place == 0 and isinstance(parts[1], Moment)):
-                names.append((english, chinese))
-            elif isinstance(part, Moment):
-                names.append((f"{english}: time", f"{chinese}:时间"))
-            else:
-                names.append((f"{english}: field {place + 1}", f"{chinese}:第{place + 1}项"))
-    return tuple(names)
+def _plan(di: str, size: int, edition: str) -> _Plan | None:
+    return _work_out(di, size, edition)
 
 
-def _label(item: Item, groups: int, group: int) -> tuple[str, str]:
-    """What tells one group of a block from the others."""
-    phases = (("phase A", "A相"), ("phase B", "B相"), ("phase C", "C相"))
-    if item.curve:
-        return f"point {group + 1}", f"第{group + 1}点"
-    if item.length.endswith("s"):
-        return (f"{group} settlement dates back", f"上{group}结算日") if group else ("current", "当前")
-    if item.length.endswith("n"):
-        return (f"tariff {group}", f"费率{group}") if group else ("total", "总")
-    if item.length == "4k":
-        return f"tariff {group + 1}", f"费率{group + 1}"
-    if groups == 3:
-        return phases[group]
-    if groups == 4:
-        return (("total", "总"), *phases)[group]
-    return str(group + 1), str(group + 1)
+def _work_out(di: str, size: int, edition: str) -> _Plan | None:
+    """How `size` bytes of an item read, by their number alone; None where that does not tell."""
+    item = table.find(di.lower(), edition)
+    if item is None:
+        return None
+    for layout in item.layouts:
+        groups = layout.groups(size)
+        if groups is not None:
+            return _laid_out(item, layout, groups)
+    return None
+
+
+def _laid_out(item: Item, layout: Layout, groups: int) -> _Plan:
+    names, parts = fields(item, 1 if layout.joined else groups, layout)
+    if layout.joined:
+        parts[len(layout.head)] = Opaque(groups)
+    plan = []
+    at = 0
+    for (english, chinese), part in zip(names, parts, strict=True):
+        plan.append((english, chinese, part, part.unit, at, at + part.length))
+        at += part.length
+    return tuple(plan)
+
+
+def _places(di: str, data: bytes, edition: str, content: int | None) -> _Plan:
+    """How data reads whose length does not tell it."""
+    item = table.find(di.lower(), edition)
+    if item is None:
+        return ()
+    if item.kind == "load":
+        return _of_places(blocks.load_places(item, data, content))
+    if item.kind == "freeze":
+        places = blocks.freeze_places(item, data, content)
+        if places is not None:
+            return _of_places(places)
+        if content is None and data:
+            return _laid_out(item, UNTOLD, len(data))  # not all items are in it, and nobody told which
+    plan = _members(item, len(data)) if item.kind == "block" else None
+    if plan is None and data.endswith(b"\xaa") and (item.kind == "block" or _is_open(item)):
+        # Captured: a 1997 block ends with AAH.
+        shorter = len(data) - 1
+        plan = _members(item, shorter) if item.kind == "block" else _work_out(di, shorter, edition)
+    if plan is None:
+        raise RemoteProtocolError(data, len(data), f"{len(data)} bytes do not fit {item.di} {item.name_en}")
+    return plan
+
+
+def _is_open(item: Item) -> bool:
+    return item.layout is not None and item.layout.count is None
+
+
+def _of_places(places: tuple[Place, ...]) -> _Plan:
+    return tuple((one.name_en, one.name_zh, one.part, one.part.unit, one.start, one.stop) for one in places)
+
+
+def _members(block: Item, size: int) -> _Plan | None:
+    """As many items of a block as `size` bytes hold; None where they do not fill them."""
+    plan: list[tuple[str, str, Part, str, int, int]] = []
+    at = 0
+    for item in table.members(block):
+        if at >= size or item.layout is None or item.layout.count is None:
+            break
+        for english, chinese, part, unit, start, stop in _laid_out(item, item.layout, item.layout.count):
+            plan.append((english, chinese, part, unit, at + start, at + stop))
+        at = plan[-1][5]
+    return tuple(plan) if at == size and plan else None
+
+
+def _opaque(text: str | None) -> Opaque:
+    if not text:
+        raise ValueError("no bytes")
+    return Opaque(len(bytes.fromhex(text)))
+
+
+def _candidates(item: Item, values: Sequence[str | None], content: int | None) -> list[Sequence[Part]]:
+    """The parts of each layout of an item that has so many values."""
+    found: list[Sequence[Part]] = []
+    for layout in item.layouts:
+        groups = layout.groups_of(len(values))
+        if groups is not None:
+            parts = [*layout.head, *layout.parts * groups, *layout.tail]
+            if layout.joined:
+                parts[len(layout.head)] = _opaque(values[len(layout.head)])
+            found.append(parts)
+    if item.kind == "freeze":
+        frozen = blocks.freeze_parts(item, len(values), content)
+        if frozen is not None:
+            found.append(frozen)
+        elif len(values) == 1:
+            found.append([_opaque(values[0])])
+    if item.kind == "block":
+        block: list[Part] = []
+        for member in table.members(item):
+            if len(block) >= len(values) or member.layout is None or member.layout.count is None:
+                break
+            block += member.layout.parts * member.layout.count
+        if block and len(block) == len(values):
+            found.append(block)
+    return found

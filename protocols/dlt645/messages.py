@@ -1,9 +1,10 @@
-"""What frames say, for both roles: reading data (11H, 12H), reading the address (13H), refusals.
+"""What frames say, both roles and editions: reading (11H-13H; 01H-03H in 1997) and refusals are told here,
+all other functions in commands.py and control_messages.py; `from_frame` and `to_frame` are the door to all.
 
-`LAYOUTS` declares the data field of each control code; `to_frame` and `from_frame` are hand-written
-beside it and held equal to it by tests. A frame whose function is not here, or whose data does not fit its
-function, becomes `Unknown`: nothing a peer sends makes `from_frame` raise. DI is eight lower-case hex
-digits, high byte first ("00010000").
+`LAYOUTS` declares the data fields of reading; `to_frame` and `from_frame` are hand-written beside it, for
+speed, and held equal to it by tests. A frame whose function is not described, or whose data does not fit it,
+becomes `Unknown`: nothing a peer sends makes `from_frame` raise. DI is lower-case hex, high byte first, and
+tells the edition: eight digits ("00010000") 2007, four ("9010") 1997.
 """
 
 from __future__ import annotations
@@ -12,14 +13,30 @@ from dataclasses import dataclass
 
 import construct
 
+from protocols.dlt645 import command_layouts, control_messages, flags
+from protocols.dlt645.commands import Command, Confirmation
+from protocols.dlt645.control_messages import RELAY_CONTROL, SECURITY, ControlReply, ControlRequest
+from protocols.dlt645.fields import (
+    ADDRESS,
+    DI_1997,
+    DI_2007,
+    EDITION_1997,
+    EDITION_2007,
+    address_bytes,
+    di_bytes,
+    di_text,
+    edition_of_di,
+)
 from protocols.dlt645.frame import WILDCARD, Frame
-from protocols.errors import LocalProtocolError
+from protocols.errors import LocalProtocolError, RemoteProtocolError
+from protocols.permit import Permit
 
 READ_DATA = 0x11
 READ_FOLLOW_UP = 0x12
 READ_ADDRESS = 0x13
-_SECURITY = 0x03
-_RELAY_CONTROL = 0x1C
+READ_DATA_1997 = 0x01
+READ_FOLLOW_UP_1997 = 0x02
+READ_AGAIN_1997 = 0x03
 _REPLY = 0x80
 _MORE = 0x20
 _ERROR = 0x40
@@ -28,78 +45,47 @@ _ERROR = 0x40
 LONGEST_REPLY = 200
 LAST_SEQUENCE = 255
 
-# 2007 table of ERR bits (all refusals but those of 03H).
-ERROR_BITS = (
-    "other error",
-    "no such data",
-    "password wrong or not authorised",
-    "speed cannot be changed",
-    "too many seasons",
-    "too many day periods",
-    "too many tariffs",
-    "reserved bit 7",
-)
-# SERR, two bytes, only on C3H.
-SECURITY_ERROR_BITS = (
-    "other error",
-    "repeated recharge",
-    "ESAM verification failed",
-    "identity authentication failed or expired",
-    "customer number mismatch",
-    "recharge count wrong",
-    "purchase exceeds hoarding limit",
-    "address out of range",
-    "meter suspended until midnight",
-)
-# The two-byte word of DCH, sent when the command asked for it (P2 = 01H).
-CONTROL_ERROR_BITS = (
-    "meter suspended until midnight",
-    "MAC error",
-    "password wrong or not authorised",
-    "authentication timed out",
-    "deadline invalid",
-    "trip refused: keep-power is on",
-    "auto-restore trip refused: keep-power is on",
-    "restore time invalid",
-    "auto-restore trip refused: already tripped",
-)
-
-
-_DI = construct.ExprAdapter(
-    construct.Bytes(4),
-    lambda raw, context: raw[::-1].hex(),
-    lambda di, context: bytes.fromhex(di)[::-1],
-)
-_TOLD_ADDRESS = construct.ExprAdapter(
-    construct.Bytes(6),
-    lambda raw, context: raw[::-1].hex().upper(),
-    lambda digits, context: bytes.fromhex(digits)[::-1],
-)
-_READ_REPLY = construct.Struct("di" / _DI, "data" / construct.GreedyBytes)
+_READ_REPLY = construct.Struct("di" / DI_2007, "data" / construct.GreedyBytes)
 # Given `size`, how many bytes stand between DI and SEQ.
 _FOLLOW_UP_REPLY = construct.Struct(
-    "di" / _DI,
+    "di" / DI_2007,
     "data" / construct.Bytes(construct.this._params.size),
     "sequence" / construct.Int8ub,
     construct.Terminated,
 )
+_REPLY_1997 = construct.Struct("di" / DI_1997, "data" / construct.GreedyBytes)
+_NOTHING = construct.Struct(construct.Terminated)
 ERROR_LAYOUT = construct.Struct("error" / construct.Int8ul, construct.Terminated)
 WIDE_ERROR_LAYOUT = construct.Struct("error" / construct.Int16ul, construct.Terminated)
 LAYOUTS = {
-    0x11: construct.Struct("di" / _DI, "extra" / construct.GreedyBytes),
-    0x12: construct.Struct("di" / _DI, "sequence" / construct.Int8ub, construct.Terminated),
-    0x13: construct.Struct(construct.Terminated),
-    0x91: _READ_REPLY,
-    0xB1: _READ_REPLY,
-    0x92: _FOLLOW_UP_REPLY,
-    0xB2: _FOLLOW_UP_REPLY,
-    0x93: construct.Struct("address" / _TOLD_ADDRESS, construct.Terminated),
+    EDITION_2007: {
+        0x11: construct.Struct("di" / DI_2007, "extra" / construct.GreedyBytes),
+        0x12: construct.Struct("di" / DI_2007, "sequence" / construct.Int8ub, construct.Terminated),
+        0x13: _NOTHING,
+        0x91: _READ_REPLY,
+        0xB1: _READ_REPLY,
+        0x92: _FOLLOW_UP_REPLY,
+        0xB2: _FOLLOW_UP_REPLY,
+        0x93: construct.Struct("address" / ADDRESS, construct.Terminated),
+    },
+    EDITION_1997: {
+        0x01: construct.Struct("di" / DI_1997, "extra" / construct.GreedyBytes),
+        0x02: construct.Struct("di" / DI_1997, construct.Terminated),
+        0x03: _NOTHING,
+        0x81: _REPLY_1997,
+        0xA1: _REPLY_1997,
+        0x82: _REPLY_1997,
+        0xA2: _REPLY_1997,
+        0x83: _REPLY_1997,
+        0xA3: _REPLY_1997,
+    },
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ReadRequest:
-    """11H. extra: what follows the DI in load-profile requests (N, or N and mm hh DD MM YY), wire order."""
+    """11H; 01H where `di` has four digits. extra: what follows the DI in load-profile requests (N, or N and
+    mm hh DD MM YY), wire order."""
 
     address: str
     di: str
@@ -108,7 +94,7 @@ class ReadRequest:
 
 @dataclass(frozen=True, slots=True)
 class FollowUpRequest:
-    """12H. sequence: SEQ, 1 for the first follow-up frame."""
+    """12H; 02H in 1997. sequence: SEQ, 1 for the first follow-up frame; 0 in 1997, which counts none."""
 
     address: str
     di: str
@@ -124,7 +110,7 @@ class ReadAddressRequest:
 
 @dataclass(frozen=True, slots=True)
 class ReadReply:
-    """91H, or B1H when `more`: data after the DI."""
+    """91H, or B1H when `more`: data after the DI. 81H, A1H in 1997."""
 
     address: str
     di: str
@@ -134,12 +120,29 @@ class ReadReply:
 
 @dataclass(frozen=True, slots=True)
 class FollowUpReply:
-    """92H, or B2H when `more`: data between DI and SEQ."""
+    """92H, or B2H when `more`: data between DI and SEQ. 82H, A2H in 1997, where sequence is 0."""
 
     address: str
     di: str
     data: bytes
     sequence: int
+    more: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAgainRequest:
+    """03H of 1997 (single source): say the last answer again. In 2007 03H is security."""
+
+    address: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReadAgainReply:
+    """83H, or A3H when `more`, of 1997: the last answer's DI and data."""
+
+    address: str
+    di: str
+    data: bytes
     more: bool = False
 
 
@@ -154,17 +157,17 @@ class ErrorReply:
     function: int
     error: int
     wide: bool = False
+    edition: str = EDITION_2007
 
     @property
     def reasons(self) -> tuple[str, ...]:
         """The named bits of `error`, lowest first."""
-        names: tuple[str, ...] = ERROR_BITS
-        if self.function == _SECURITY:
-            names = SECURITY_ERROR_BITS
-        elif self.function == _RELAY_CONTROL and self.wide:
-            names = CONTROL_ERROR_BITS
-        bits = [bit for bit in range(16) if self.error >> bit & 1]
-        return tuple(names[bit] if bit < len(names) else f"reserved bit {bit}" for bit in bits)
+        word = flags.ERROR if self.edition == EDITION_2007 else flags.ERROR_1997
+        if self.edition == EDITION_2007 and self.function == SECURITY:
+            word = flags.SECURITY_ERROR
+        elif self.edition == EDITION_2007 and self.function == RELAY_CONTROL and self.wide:
+            word = flags.CONTROL_ERROR
+        return flags.names(word, self.error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,39 +186,75 @@ class Unknown:
     reason: str = ""
 
 
-Request = ReadRequest | FollowUpRequest | ReadAddressRequest
-Reply = ReadReply | FollowUpReply | ErrorReply | AddressReply
+Reading = ReadRequest | FollowUpRequest | ReadAddressRequest | ReadAgainRequest
+Request = Reading | Command | ControlRequest
+Reply = ReadReply | FollowUpReply | ErrorReply | AddressReply | ReadAgainReply | Confirmation | ControlReply
 Message = Request | Reply | Unknown
 
 
-def to_frame(message: Message) -> Frame:
-    """The frame that says `message`. LocalProtocolError where a field cannot be sent."""
+def to_frame(message: Message, permit: Permit | None = None) -> Frame:
+    """The frame that says `message`. permit: needed by every request of commands.py.
+
+    LocalProtocolError where a field cannot be sent or the permit does not fit; for requests of 1CH and 03H,
+    which control.py builds; and for an `Unknown` request: what it orders nobody can say.
+    """
     match message:
         case ReadRequest(address, di, extra):
-            return Frame(address, READ_DATA, di_bytes(di) + extra)
+            return Frame(address, _code(READ_DATA, READ_DATA_1997, di), di_bytes(di) + extra)
         case FollowUpRequest(address, di, sequence):
-            return Frame(address, READ_FOLLOW_UP, di_bytes(di) + _sequence_byte(sequence))
+            tail = _sequence_bytes(di, sequence)
+            return Frame(address, _code(READ_FOLLOW_UP, READ_FOLLOW_UP_1997, di), di_bytes(di) + tail)
         case ReadAddressRequest(address):
             return Frame(address, READ_ADDRESS)
+        case ReadAgainRequest(address):
+            return Frame(address, READ_AGAIN_1997)
         case ReadReply(address, di, data, more):
-            return _reply(address, READ_DATA, di_bytes(di) + data, more)
+            return _reply(address, _code(READ_DATA, READ_DATA_1997, di), di_bytes(di) + data, more)
         case FollowUpReply(address, di, data, sequence, more):
-            return _reply(address, READ_FOLLOW_UP, di_bytes(di) + data + _sequence_byte(sequence), more)
+            data += _sequence_bytes(di, sequence)
+            return _reply(address, _code(READ_FOLLOW_UP, READ_FOLLOW_UP_1997, di), di_bytes(di) + data, more)
+        case ReadAgainReply(address, di, data, more):
+            if edition_of_di(di) != EDITION_1997:
+                raise LocalProtocolError(f"DI {di!r} is not of 1997: 83H is security there")
+            return _reply(address, READ_AGAIN_1997, di_bytes(di) + data, more)
         case ErrorReply(address, function, error, wide):
             if not 0 <= function <= 0x1F or not 0 <= error < (0x10000 if wide else 0x100):
                 raise LocalProtocolError(f"function {function:02X}H, error {error}: cannot be sent")
             return Frame(address, _REPLY | _ERROR | function, error.to_bytes(2 if wide else 1, "little"))
         case AddressReply(address, sender):
-            return Frame(sender or address, _REPLY | READ_ADDRESS, _address_bytes(address))
+            return Frame(sender or address, _REPLY | READ_ADDRESS, address_bytes(address))
         case Unknown(frame):
+            if not frame.from_meter:
+                raise LocalProtocolError(f"a request that is not understood is not sent: {message.reason}")
             return frame
+    if isinstance(message, ControlRequest):
+        raise LocalProtocolError(f"{type(message).__name__} is built by protocols.dlt645.control only")
+    if isinstance(message, ControlReply):
+        return control_messages.to_frame(message)
+    return command_layouts.to_frame(message, permit)
 
 
-def from_frame(frame: Frame) -> Message:
-    """What `frame` says; the role is told by D7 of C. Never raises."""
+def from_frame(frame: Frame, edition: str = EDITION_2007) -> Message:
+    """What `frame` says in that edition; the role is told by D7 of C. Never raises."""
+    if edition == EDITION_1997:
+        reading = _reading_1997(frame)
+    else:
+        reading = _reply_from(frame) if frame.from_meter else _request_from(frame)
+    if reading is not None:
+        return reading
+    if frame.is_error:
+        return _refusal_from(frame, edition)
+    try:
+        message: Message | None = command_layouts.read(frame, edition)
+        if message is None and edition == EDITION_2007:
+            message = control_messages.read(frame)
+    except RemoteProtocolError as error:
+        return Unknown(frame, error.reason)
+    return message or Unknown(frame, f"function {frame.control:02X}H is not described here")
+
+
+def _request_from(frame: Frame) -> Reading | Unknown | None:
     data = frame.data
-    if frame.from_meter:
-        return _reply_from(frame)
     match frame.control:
         case 0x11 if len(data) >= 4:
             return ReadRequest(frame.address, di_text(data), data[4:])
@@ -224,27 +263,11 @@ def from_frame(frame: Frame) -> Message:
         case 0x13 if not data:
             return ReadAddressRequest(frame.address)
         case 0x11 | 0x12 | 0x13:
-            return Unknown(frame, f"{len(data)} data bytes do not fit {frame.control:02X}H")
-    return Unknown(frame, f"function {frame.control:02X}H is not described here")
+            return _unfit(frame)
+    return None
 
 
-def di_text(data: bytes) -> str:
-    """The DI at the start of a data field as eight hex digits, high byte first."""
-    return data[3::-1].hex()
-
-
-def di_bytes(di: str) -> bytes:
-    """Eight hex digits to DI0..DI3. LocalProtocolError where `di` is anything else."""
-    try:
-        raw = bytes.fromhex(di)
-    except ValueError:
-        raw = b""
-    if len(raw) != 4 or len(di) != 8:
-        raise LocalProtocolError(f"DI {di!r} is not eight hex digits")
-    return raw[::-1]
-
-
-def _reply_from(frame: Frame) -> Message:
+def _reply_from(frame: Frame) -> Reply | Unknown | None:
     data = frame.data
     control = frame.control
     match control:
@@ -256,10 +279,47 @@ def _reply_from(frame: Frame) -> Message:
             told = data[::-1].hex().upper()
             return AddressReply(told, "" if told == frame.address else frame.address)
         case 0x91 | 0xB1 | 0x92 | 0xB2 | 0x93:
-            return Unknown(frame, f"{len(data)} data bytes do not fit {control:02X}H")
-    if frame.is_error and not control & _MORE and 1 <= len(data) <= 2:
-        return ErrorReply(frame.address, frame.function, int.from_bytes(data, "little"), len(data) == 2)
-    return Unknown(frame, f"function {control:02X}H is not described here")
+            return _unfit(frame)
+    return None
+
+
+def _reading_1997(frame: Frame) -> Reading | Reply | Unknown | None:
+    data = frame.data
+    control = frame.control
+    di = data[1::-1].hex()
+    more = frame.more_follows
+    match control:
+        case 0x01 if len(data) >= 2:
+            return ReadRequest(frame.address, di, data[2:])
+        case 0x02 if len(data) == 2:
+            return FollowUpRequest(frame.address, di, 0)
+        case 0x03 if not data:
+            return ReadAgainRequest(frame.address)
+        case 0x81 | 0xA1 if len(data) >= 2:
+            return ReadReply(frame.address, di, data[2:], more)
+        case 0x82 | 0xA2 if len(data) >= 2:
+            return FollowUpReply(frame.address, di, data[2:], 0, more)
+        case 0x83 | 0xA3 if len(data) >= 2:
+            return ReadAgainReply(frame.address, di, data[2:], more)
+        case 0x01 | 0x02 | 0x03 | 0x81 | 0xA1 | 0x82 | 0xA2 | 0x83 | 0xA3:
+            return _unfit(frame)
+    return None
+
+
+def _refusal_from(frame: Frame, edition: str) -> ErrorReply | Unknown:
+    size = len(frame.data)
+    if frame.control & _MORE or not 1 <= size <= (2 if edition == EDITION_2007 else 1):
+        return _unfit(frame)
+    word = int.from_bytes(frame.data, "little")
+    return ErrorReply(frame.address, frame.function, word, size == 2, edition)
+
+
+def _unfit(frame: Frame) -> Unknown:
+    return Unknown(frame, f"{len(frame.data)} data bytes do not fit {frame.control:02X}H")
+
+
+def _code(function: int, function_1997: int, di: str) -> int:
+    return function if edition_of_di(di) == EDITION_2007 else function_1997
 
 
 def _reply(address: str, function: int, data: bytes, more: bool) -> Frame:
@@ -270,17 +330,8 @@ def _reply(address: str, function: int, data: bytes, more: bool) -> Frame:
     return Frame(address, _REPLY | function | (_MORE if more else 0), data)
 
 
-def _sequence_byte(sequence: int) -> bytes:
-    if not 1 <= sequence <= LAST_SEQUENCE:
-        raise LocalProtocolError(f"SEQ {sequence} is not 1..{LAST_SEQUENCE}")
-    return bytes([sequence])
-
-
-def _address_bytes(address: str) -> bytes:
-    try:
-        raw = bytes.fromhex(address)
-    except ValueError:
-        raw = b""
-    if len(raw) != 6:
-        raise LocalProtocolError(f"address {address!r} is not 12 digits")
-    return raw[::-1]
+def _sequence_bytes(di: str, sequence: int) -> bytes:
+    lowest, highest = (1, LAST_SEQUENCE) if edition_of_di(di) == EDITION_2007 else (0, 0)
+    if not lowest <= sequence <= highest:
+        raise LocalProtocolError(f"SEQ {sequence} is not {lowest}..{highest}")
+    return bytes([sequence]) if highest else b""

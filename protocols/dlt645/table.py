@@ -1,19 +1,21 @@
 """The table of data identifiers (items.csv) and the ranges that its notes describe.
 
 `find` gives the row of a DI, or one derived from the row that stands for its range: tariffs, settlement
-dates, older freezes and events, phases, harmonic orders, schedules.
+dates, older freezes and events, phases, the single items of an event's record, harmonic orders, schedules,
+and blocks with FFH in any place.
 """
 
 from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from importlib import resources
 
-from protocols.dlt645.formats import Layout, layout_of
+from protocols.dlt645 import records
+from protocols.dlt645.formats import UNTOLD, Layout, Moment, layout_of
 
 # DIs come from strangers: the resolved ones are remembered up to a bound.
 _REMEMBERED = 4096
@@ -21,14 +23,6 @@ _REMEMBERED = 4096
 # Items whose digits are bits, whatever their format column says: status, combination, rate, weekend and
 # mode words, feature and signal words, passwords, DIs shown on screens.
 _BITS = ("040005", "040006", "040007", "04000801", "040009", "040011", "040013", "04000c", "0404")
-
-# Records whose fields the notes name one by one: format and units.
-_RELAY_RECORD = ("YYMMDDhhmmss,C0C1C2C3" + 6 * ",XXXXXX.XX", ",,kWh,kWh,kvarh,kvarh,kvarh,kvarh")
-_RECORDS = {
-    "0504ff": ("YYMMDDhhmm,XXXXXX.XX,XXXXXX.XX", ",kWh,kWh"),
-    "1d00ff": _RELAY_RECORD,
-    "1e00ff": _RELAY_RECORD,
-}
 
 _CURVE = re.compile(r"reply: time\(5\) \+ N x \d bytes \(([X.]+)\)")
 _DI0_RANGE = re.compile(r"DI0 (?:= order in hex, )?([0-9A-F]{2})\.\.([0-9A-F]{2})")
@@ -44,8 +38,12 @@ _TARIFFS_1997 = "123456789abcde"
 class Item:
     """A row of the table, or one derived for a DI of a range.
 
-    di: lower-case hex, high byte first; length: bytes, or a formula such as 4n; layout: how the data reads,
-    None where the table does not say. curve: the data begins with the time of the first point.
+    di: lower-case hex, high byte first; length: bytes, or a formula such as 4n; layout: how the data usually
+    reads, None where its length does not tell it (see kind); variants: how it reads otherwise, told apart by
+    length. kind: "" or "block" (one item after another), "freeze", "load". curve: the data begins with the
+    time of the first point. danger: writing it changes the meter. confidence: how sure the layout is.
+    "confirmed": sources that do not know each other agree; "public code": on its length, while order and
+    meaning of its fields are taken from public programs; "single source"; "unconfirmed": nobody states it.
     """
 
     edition: str
@@ -59,7 +57,16 @@ class Item:
     access: str
     notes: str
     layout: Layout | None
+    variants: tuple[Layout, ...] = ()
+    kind: str = ""
     curve: bool = False
+    confidence: str = "confirmed"
+    danger: bool = False
+
+    @property
+    def layouts(self) -> tuple[Layout, ...]:
+        """The usual layout and the others."""
+        return (self.layout, *self.variants) if self.layout is not None else ()
 
 
 def find(di: str, edition: str) -> Item | None:
@@ -92,14 +99,20 @@ def _item(row: dict[str, str]) -> Item:
     di = row["di"].lower()
     form, length, unit = row["format"], row["length_bytes"], row["unit"]
     signed = row["signed"] == "yes"
-    curve = _CURVE.search(row["notes"])
-    if curve:
-        layout = layout_of(curve[1], "n", unit, signed, False)
-    elif di[:6] in _RECORDS:
-        layout = layout_of(*_fields_of(di, length), signed, False)
-    else:
+    fields = row["fields"]
+    layouts: tuple[Layout, ...] = ()
+    if fields in records.forms():
+        layouts = records.forms()[fields]
+    elif fields == "curve":
+        points = _CURVE.search(row["notes"])
+        assert points is not None
+        point = layout_of(points[1], "n", unit, signed, False)
+        layouts = (Layout(point.parts, None, (Moment("YYMMDDhhmm"),)),)
+    elif fields == "rest":
+        layouts = (UNTOLD,)
+    elif not fields:
         binary = row["protocol"] == "2007" and di.startswith(_BITS)
-        layout = layout_of(form, length, unit, signed, binary)
+        layouts = (layout_of(form, length, unit, signed, binary),)
     return Item(
         edition=row["protocol"],
         di=di,
@@ -111,14 +124,13 @@ def _item(row: dict[str, str]) -> Item:
         signed=signed,
         access=row["access"],
         notes=row["notes"],
-        layout=layout,
-        curve=curve is not None,
+        layout=layouts[0] if layouts else None,
+        variants=layouts[1:],
+        kind="" if layouts else fields,
+        curve=fields.startswith("curve"),
+        confidence=row["confidence"],
+        danger=row["danger"] == "yes",
     )
-
-
-def _fields_of(di: str, length: str) -> tuple[str, str, str]:
-    form, units = _RECORDS[di[:6]]
-    return form, length, units
 
 
 def _renamed(item: Item, di: str, *changes: tuple[str, str]) -> Item:
@@ -133,7 +145,7 @@ def _renamed(item: Item, di: str, *changes: tuple[str, str]) -> Item:
 def _tariff(di: str) -> Item | None:
     """Classes 00 and 01: DI1 = 01..3F is tariff 1..63."""
     tariff = int(di[4:6], 16)
-    if di[:2] not in ("00", "01") or tariff not in _TARIFFS or di[4:6] == "01":
+    if di[:2] not in ("00", "01") or di[2:4] == "ff" or tariff not in _TARIFFS or di[4:6] == "01":
         return None
     first = _find("2007", f"{di[:4]}01{di[6:]}")
     if first is None or "tariff 1" not in first.name_en:
@@ -146,7 +158,7 @@ def _settlement(di: str) -> Item | None:
     back = int(di[6:], 16)
     if di == "000b0001":
         return _renamed(_rows()["2007", "000b0000"], di, ("Current", "Previous"), ("当前", "上一"))
-    if di[:2] not in ("00", "01") or di[2:4] in _WITHOUT_SETTLEMENTS:
+    if di[:2] not in ("00", "01") or di[2:4] in (*_WITHOUT_SETTLEMENTS, "ff"):
         return None
     if back not in _SETTLEMENTS and not (back == 0xFF and di[4:6] != "ff"):
         return None
@@ -170,7 +182,7 @@ _WITHOUT_SETTLEMENTS = ("0b", "0c", "90")
 def _phase(di: str) -> Item | None:
     """Itemised events (classes 10..20): DI2 = 01, 02, 03 is phase A, B, C."""
     letter = {"02": "B", "03": "C"}.get(di[2:4])
-    if letter is None or not "10" <= di[:2] <= "20":
+    if letter is None or not "10" <= di[:2] <= "20" or di[6:] == "ff":
         return None
     first = _find("2007", f"{di[:2]}01{di[4:]}")
     if first is None:
@@ -271,6 +283,93 @@ def _schedule_1997(di: str) -> Item | None:
     return None
 
 
+def _event_item(di: str) -> Item | None:
+    """Itemised events: DI1 = n is the n-th field of the record under DI1 = FF."""
+    if not "10" <= di[:2] <= "1f" or di[4:6] in ("00", "ff"):
+        return None
+    # Only a record that is a row or an older one of a row: blocks are made of these items.
+    record = _rows().get(("2007", f"{di[:4]}ff01"))
+    if record is not None and di[6:] != "01":
+        record = _older(f"{di[:4]}ff{di[6:]}")
+    if record is None or record.layout is None or not record.layout.names:
+        return None
+    number = int(di[4:6], 16) - 1
+    if number >= len(record.layout.parts):
+        return None
+    english, chinese = record.layout.names[number]
+    layouts = [Layout((layout.parts[number],)) for layout in record.layouts if number < len(layout.parts)]
+    renamed = _renamed(record, di, (" whole record", f" {english}"), ("记录块", chinese), ("记录", chinese))
+    part = layouts[0].parts[0]
+    others = tuple(layout for layout in layouts[1:] if layout != layouts[0])
+    return replace(
+        renamed, length=str(part.length), unit=part.unit, format="", layout=layouts[0], variants=others
+    )
+
+
+def _block(di: str) -> Item | None:
+    """FFH in DI2, DI1 or DI0: all items along that byte in ascending order, as many as the data holds."""
+    if "ff" not in (di[2:4], di[4:6], di[6:]) or di[:2] == "ff":
+        return None
+    pairs = [di[at : at + 2] for at in range(0, 8, 2)]
+    for low in ("00", "01"):
+        first = _find("2007", "".join(low if pair == "ff" else pair for pair in pairs))
+        if first is not None:
+            return _block_of(first, di, told=pairs.count("ff") == 1)
+    return None
+
+
+def _block_1997(di: str) -> Item | None:
+    """F in the low digit of DI0, or in both."""
+    if di[3] != "f":
+        return None
+    first = next((item for last in "0123" if (item := _find("1997", f"{di[:3]}{last}"))), None)
+    if di[2] == "f":
+        first = next((item for item in _along("1997", di)), None)
+    # Of registers nobody tells whether tariffs or quantities come first.
+    return first and _block_of(first, di, told=di[2] != "f" or di[0] not in "9ab" or di[1] not in "014589")
+
+
+def _block_of(first: Item, di: str, told: bool) -> Item:
+    """told: the order is; an item of unknown length leaves the rest untold too."""
+    told = told and first.layout is not None and first.layout.count is not None
+    return replace(
+        first,
+        di=di,
+        name_en=f"Block {di.upper()}, from: {first.name_en}",
+        name_zh=f"数据块{di.upper()}(自{first.name_zh}起)",
+        format="",
+        length="var",
+        unit="",
+        layout=None if told else UNTOLD,
+        variants=(),
+        kind="block" if told else "",
+        confidence="unconfirmed",
+    )
+
+
+def members(block: Item) -> Iterator[Item]:
+    """The items of a block (kind "block") in the order in which they come."""
+    return _along(block.edition, block.di)
+
+
+def _along(edition: str, di: str) -> Iterator[Item]:
+    if edition == "1997":
+        dis = (f"{di[:3]}{last:x}" for last in range(0xF))
+        if di[2] == "f":
+            dis = (f"{di[:2]}{last:02x}" for last in range(0xFF) if last & 0xF != 0xF)
+    else:
+        at = next(place for place in (2, 4, 6) if di[place : place + 2] == "ff")
+        dis = (f"{di[:at]}{byte:02x}{di[at + 2 :]}" for byte in range(0xFF))
+    for one in dis:
+        if edition == "2007" and di[:4] == "00ff" and one[2:4] in _WITHOUT_SETTLEMENTS:
+            continue
+        item = _find(edition, one)
+        if item is not None:
+            yield item
+
+
 _Rule = Callable[[str], Item | None]
-_RULES_2007: tuple[_Rule, ...] = (_phase, _tariff, _settlement, _switch_freeze, _older)
-_RULES_1997: tuple[_Rule, ...] = (_register_1997, _schedule_1997)
+_RULES_2007: tuple[_Rule, ...] = (
+    _phase, _tariff, _settlement, _switch_freeze, _older, _event_item, _block,
+)  # fmt: skip
+_RULES_1997: tuple[_Rule, ...] = (_register_1997, _schedule_1997, _block_1997)

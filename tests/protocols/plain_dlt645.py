@@ -1,7 +1,7 @@
-"""A second DL/T 645-2007 decoder, written plainly from the standard's rules and from nothing in protocols/.
+"""A second DL/T 645 decoder, written plainly from the standard's rules and from nothing in protocols/.
 
-Slow and simple on purpose: byte by byte, one rule a line. It knows frames, the messages for reading, and the
-values of the common registers by the structure of their DI, without the table of items.
+Slow and simple on purpose: byte by byte, one rule a line. It knows frames, the messages of every function
+of both editions, and the values of the common registers by the structure of their DI, without the table.
 """
 
 from __future__ import annotations
@@ -64,7 +64,164 @@ def message(control: int, data: bytes) -> tuple[object, ...] | None:
         return ("address", f"{int.from_bytes(data, 'little'):012X}")
     if control // 32 == 6 and length in (1, 2):
         return ("error", control % 32, int.from_bytes(data, "little"))
+    return order(control, data)
+
+
+RELAY_VERBS = {
+    0x1A: "trip",
+    0x1B: "permit-close",
+    0x1C: "close",
+    0x1D: "trip-then-close",
+    0x1E: "trip-then-permit",
+    0x2A: "alarm",
+    0x2B: "clear-alarm",
+    0x3A: "keep-power",
+    0x3B: "release-keep-power",
+}
+
+
+def order(control: int, data: bytes) -> tuple[object, ...] | None:
+    """What the functions say that are no reads (2007)."""
+    length = len(data)
+    if control == 0x08:
+        time = time_of(data)
+        return None if time is None else ("time", time)
+    if control == 0x14 and length >= 12:
+        return ("write", di_of(data), *authority(data[4:]), data[12:])
+    if control == 0x15 and length == 6:
+        return ("new address", high_first(data).upper())
+    if control == 0x16 and length == 4:
+        pattern = freeze_pattern(data)
+        return None if pattern is None else ("freeze", *pattern)
+    if control in (0x17, 0x97) and length == 1 and data[0] in (2, 4, 8, 16, 32, 64, 128):
+        return ("speed" if control == 0x17 else "speed set", data[0])
+    if control == 0x18 and length == 12:
+        return ("password", di_of(data), *pair(data[4:8]), *pair(data[8:12]))
+    if control == 0x98 and length == 4:
+        return ("password set", *pair(data))
+    if control in (0x19, 0x1A) and length >= 8:
+        return ("clear demand" if control == 0x19 else "clear meter", *authority(data), data[8:])
+    if control == 0x1B and length >= 8 and data[0] == 0x98:
+        return ("clear events", *authority(data), "", data[8:])
+    if control == 0x1B and length == 12:
+        return ("clear events", *authority(data), di_of(data[8:]), b"")
+    if control in (0x1D, 0x9D) and length == 1 and data[0] <= 2:
+        return ("output" if control == 0x1D else "output set", data[0])
+    if control in (0x94, 0x95, 0x96, 0x99, 0x9A, 0x9B) and length == 0:
+        return ("done", control - 0x80)
+    if control == 0x9C and length == 0:
+        return ("relay accepted", None)
+    if control == 0x9C and length == 2:
+        return ("relay accepted", data[0] + 256 * data[1])
+    if control == 0x03 and length >= 8:
+        return ("security", di_of(data), high_first(data[4:8]), data[8:])
+    if control == 0x83 and length >= 4:
+        return ("security reply", di_of(data), data[4:])
+    if control == 0x1C and length > 8 and data[0] in (0x98, 0x99):
+        return ("relay sealed", *authority(data), data[8:])
+    if control == 0x1C and length == 16 and data[0] not in (0x98, 0x99) and data[8] in RELAY_VERBS:
+        deadline = time_of(data[10:])
+        if data[10:] != b"\0\0\0\0\0\0" and deadline is None:
+            return None
+        return ("relay", RELAY_VERBS[data[8]], *authority(data), data[9] * 5, deadline)
     return None
+
+
+def message_1997(control: int, data: bytes) -> tuple[object, ...] | None:
+    """The same in the edition of 1997."""
+    length = len(data)
+    di = f"{data[1]:02x}{data[0]:02x}" if length >= 2 else ""
+    if control == 0x01 and length >= 2:
+        return ("read", di, data[2:])
+    if control == 0x02 and length == 2:
+        return ("follow-up", di, 0)
+    if control == 0x03 and length == 0:
+        return ("read again",)
+    if control in (0x81, 0xA1) and length >= 2:
+        return ("reply", di, data[2:], control == 0xA1)
+    if control in (0x82, 0xA2) and length >= 2:
+        return ("follow-up reply", di, data[2:], 0, control == 0xA2)
+    if control in (0x83, 0xA3) and length >= 2:
+        return ("again", di, data[2:], control == 0xA3)
+    if control // 32 == 6 and length == 1:
+        return ("error", control % 32, data[0])
+    if control == 0x04 and length >= 6:
+        return ("write", di, *pair(data[2:6]), "", data[6:])
+    if control == 0x08:
+        time = time_of(data)
+        return None if time is None else ("time", time)
+    if control == 0x0A and length == 6:
+        return ("new address", high_first(data).upper())
+    if control == 0x0C and length == 1:
+        return ("speed", data[0])
+    if control == 0x0F and length == 8:
+        return ("password", "", *pair(data[0:4]), *pair(data[4:8]))
+    if control == 0x10:
+        return ("clear demand", data)
+    if control in (0x84, 0x8A, 0x90) and length == 0:
+        return ("done", control - 0x80)
+    if control in (0x8C, 0x8F):
+        return ("done", control - 0x80)
+    return None
+
+
+def high_first(data: bytes) -> str:
+    """Hex digits from the last byte to the first."""
+    text = ""
+    for byte in data:
+        text = f"{byte:02x}" + text
+    return text
+
+
+def pair(data: bytes) -> tuple[str, str]:
+    """PA and P2 P1 P0."""
+    return (f"{data[0]:02x}", f"{data[3]:02x}{data[2]:02x}{data[1]:02x}")
+
+
+def authority(data: bytes) -> tuple[str, str, str]:
+    """PA, P2 P1 P0, C3 C2 C1 C0."""
+    return (*pair(data), high_first(data[4:8]))
+
+
+def two_digits(byte: int) -> int:
+    """BCD, or -1."""
+    if byte // 16 > 9 or byte % 16 > 9:
+        return -1
+    return byte // 16 * 10 + byte % 16
+
+
+def days_of(month: int, year: int) -> int:
+    """Days of a month of 20YY."""
+    if month == 2:
+        return 29 if year % 4 == 0 else 28
+    return 30 if month in (4, 6, 9, 11) else 31
+
+
+def time_of(data: bytes) -> tuple[int, int, int, int, int, int] | None:
+    """ss mm hh DD MM YY as year, month, day, hour, minute, second; None where it is no time."""
+    if len(data) != 6:
+        return None
+    second, minute, hour, day, month, year = (two_digits(byte) for byte in data)
+    if min(second, minute, hour, day, month, year) < 0 or second > 59 or minute > 59 or hour > 23:
+        return None
+    if not 1 <= month <= 12 or not 1 <= day <= days_of(month, year):
+        return None
+    return (2000 + year, month, day, hour, minute, second)
+
+
+def freeze_pattern(data: bytes) -> tuple[int | None, ...] | None:
+    """mm hh DD MM as month, day, hour, minute; None for 99; None where it is no pattern."""
+    pattern: list[int | None] = []
+    for byte, low, high in ((data[3], 1, 12), (data[2], 1, 31), (data[1], 0, 23), (data[0], 0, 59)):
+        if byte == 0x99:
+            if any(part is not None for part in pattern):
+                return None
+            pattern.append(None)
+            continue
+        if not low <= two_digits(byte) <= high:
+            return None
+        pattern.append(two_digits(byte))
+    return tuple(pattern)
 
 
 def di_of(data: bytes) -> str:

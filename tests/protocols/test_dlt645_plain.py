@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 
@@ -12,13 +13,43 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.dlt645 import items, messages
+from protocols.dlt645.commands import (
+    BroadcastTime,
+    ChangePassword,
+    ChangeSpeed,
+    ClearDemand,
+    ClearDemand1997,
+    ClearEvents,
+    ClearMeter,
+    Done,
+    Freeze,
+    OutputReply,
+    PasswordReply,
+    SelectOutput,
+    SpeedReply,
+    WriteAddress,
+    WriteRequest,
+)
+from protocols.dlt645.control_messages import (
+    OPAQUE,
+    RelayCommand,
+    RelayReply,
+    SealedCommand,
+    SecurityFields,
+    SecurityReply,
+    SecurityRequest,
+)
+from protocols.dlt645.fields import Authority
 from protocols.dlt645.frame import Frame, build
 from protocols.dlt645.messages import (
     AddressReply,
     ErrorReply,
     FollowUpReply,
     FollowUpRequest,
+    Message,
     ReadAddressRequest,
+    ReadAgainReply,
+    ReadAgainRequest,
     ReadReply,
     ReadRequest,
 )
@@ -30,25 +61,90 @@ from tests.protocols.vectors import Vector, vectors
 Decoder = Callable[[str, bytes], tuple[items.Value, ...]]
 
 
-def told(frame: Frame) -> tuple[object, ...] | None:
+def who(authority: Authority) -> tuple[str, str, str]:
+    return (authority.level, authority.password, authority.operator)
+
+
+def secret(authority: Authority) -> tuple[str, str]:
+    return (authority.level, authority.password)
+
+
+def parts(at: datetime | None) -> tuple[int, ...] | None:
+    return None if at is None else (at.year, at.month, at.day, at.hour, at.minute, at.second)
+
+
+def wire_order(told: SecurityFields) -> bytes:
+    return b"".join(value if name == OPAQUE else value[::-1] for name, value in told)
+
+
+def told(frame: Frame, edition: str = "2007") -> tuple[object, ...] | None:
     """What the package says of a frame, in the second decoder's words."""
-    match messages.from_frame(frame):
+    match messages.from_frame(frame, edition):
         case ReadRequest(_, di, extra):
             return ("read", di, extra)
         case FollowUpRequest(_, di, sequence):
             return ("follow-up", di, sequence)
         case ReadAddressRequest():
             return ("read address",)
+        case ReadAgainRequest():
+            return ("read again",)
         case ReadReply(_, di, data, more):
             return ("reply", di, data, more)
+        case ReadAgainReply(_, di, data, more):
+            return ("again", di, data, more)
         case FollowUpReply(_, di, data, sequence, more):
             return ("follow-up reply", di, data, sequence, more)
         case AddressReply(address):
             return ("address", address)
         case ErrorReply(_, function, error):
             return ("error", function, error)
-        case _:
-            return None
+        case message:
+            return told_order(message)
+
+
+def told_order(message: Message) -> tuple[object, ...] | None:
+    match message:
+        case BroadcastTime(at):
+            return ("time", parts(at))
+        case WriteRequest(_, di, authority, data):
+            return ("write", di, *who(authority), data)
+        case WriteAddress(new_address):
+            return ("new address", new_address)
+        case Freeze(_, month, day, hour, minute):
+            return ("freeze", month, day, hour, minute)
+        case ChangeSpeed(_, word):
+            return ("speed", word)
+        case SpeedReply(_, word):
+            return ("speed set", word)
+        case ChangePassword(_, di, old, new):
+            return ("password", di, *secret(old), *secret(new))
+        case PasswordReply(_, new):
+            return ("password set", *secret(new))
+        case ClearDemand(_, authority, sealed):
+            return ("clear demand", *who(authority), sealed)
+        case ClearMeter(_, authority, sealed):
+            return ("clear meter", *who(authority), sealed)
+        case ClearEvents(_, authority, di, sealed):
+            return ("clear events", *who(authority), di, sealed)
+        case ClearDemand1997(_, authorisation):
+            return ("clear demand", authorisation)
+        case SelectOutput(_, output):
+            return ("output", output)
+        case OutputReply(_, output):
+            return ("output set", output)
+        case Done(_, function):
+            return ("done", function)
+        case RelayReply(_, word):
+            return ("relay accepted", word)
+        case RelayCommand(_, verb, authority, deadline, restore):
+            return ("relay", verb.word, *who(authority), restore, parts(deadline))
+        case SealedCommand(_, authority, block):
+            return ("relay sealed", *who(authority), block)
+        case SecurityRequest(_, di, operator, fields):
+            return ("security", di, operator, wire_order(fields))
+        case SecurityReply(_, di, fields):
+            return ("security reply", di, wire_order(fields))
+    return None
 
 
 def read(di: str, data: bytes, decoder: Decoder) -> list[Fraction | None] | str:
@@ -75,6 +171,7 @@ def agree(raw: bytes, decoder: Decoder = items.decode) -> None:
             other["control"],
             other["data"],
         )
+        assert told(frame, "1997") == plain.message_1997(frame.control, frame.data)
         message = plain.message(frame.control, frame.data)
         assert told(frame) == message
         if message is not None and message[0] == "reply":
@@ -108,11 +205,49 @@ replies = st.builds(
     st.lists(digits, max_size=24).map(bytes) | almost_digits,
     st.booleans(),
 )
-frames = replies | st.builds(
-    Frame,
-    st.text("0123456789ABCDEF", min_size=12, max_size=12),
-    st.sampled_from([0x11, 0x12, 0x13, 0x91, 0xB1, 0x92, 0xB2, 0x93, 0xD1, 0xD2, 0xDC]) | st.integers(0, 255),
-    st.binary(max_size=12),
+ORDERS = [0x03, 0x08, *range(0x14, 0x1E), 0x83, *range(0x94, 0x9E)]
+ORDERS_1997 = [
+    1,
+    2,
+    3,
+    4,
+    8,
+    10,
+    12,
+    15,
+    16,
+    0x81,
+    0x82,
+    0x83,
+    0x84,
+    0x8A,
+    0x8C,
+    0x8F,
+    0x90,
+    0xA1,
+    0xA2,
+    0xC1,
+]
+# Bytes that orders are made of: digits, 99, levels, verbs.
+order_bytes = (
+    digits | st.sampled_from([0x99, 0x98, 0x00, 0x01, 0x12, *plain.RELAY_VERBS]) | st.integers(0, 255)
+)
+orders = st.builds(
+    lambda control, head, time: Frame("202311050012", control, bytes(head) + time),
+    st.sampled_from(ORDERS + ORDERS_1997),
+    st.lists(order_bytes, max_size=14),
+    st.sampled_from([b"", bytes(6), bytes.fromhex("000013241126"), bytes.fromhex("000013290226")]),
+)
+frames = (
+    replies
+    | orders
+    | st.builds(
+        Frame,
+        st.text("0123456789ABCDEF", min_size=12, max_size=12),
+        st.sampled_from([0x11, 0x12, 0x13, 0x91, 0xB1, 0x92, 0xB2, 0x93, 0xD1, 0xD2, 0xDC])
+        | st.integers(0, 255),
+        st.binary(max_size=12),
+    )
 )
 
 
