@@ -1,7 +1,8 @@
 """One answer put together from its frames by RSEQ, FIR and FIN.
 
 The first frame repeats PSEQ, each further one adds 1 modulo 16. Frames may come out of order or twice. A
-captured terminal marks single frames FIR 0 FIN 1: with nothing collected such a frame is whole.
+captured terminal marks single frames FIR 0 FIN 1: with nothing collected such a frame is whole. A repeated
+request may be answered in other words: with its first frame the answer begins anew.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from protocols.q_gdw376.frame import Frame
 
 # 64 frames of 1 KB are an archive of more than 2040 meters: no answer asked for here is longer.
 MOST_FRAMES = 64
+# Every frame that is taken starts the wait anew, so none may be taken for ever.
+MOST_BEGINNINGS = 8
 # Of sixteen numbers, those nearer ahead are taken for frames to come, the others for frames had already.
 _WINDOW = 8
 
@@ -32,6 +35,7 @@ class Answer:
         self._pseq = pseq
         self._frames: list[Frame] = []
         self._ahead: dict[int, Frame] = {}
+        self._begun = 1
 
     @property
     def frames(self) -> tuple[Frame, ...]:
@@ -56,19 +60,24 @@ class Answer:
         """Take a frame: what it did, or the reason why FIR and FIN contradict its number."""
         count = len(self._frames)
         distance = (frame.pseq - self._pseq - count) % 16
-        if frame.fir and frame.fin and frame.pseq == self._pseq and not (count and self._frames[0] == frame):
-            # Also where a repeated request is answered in one frame after a first try that was lost in part.
+        if frame.fir and frame.pseq == self._pseq and count and not _same(frame, self._frames[0]):
+            if self._begun >= MOST_BEGINNINGS:
+                return f"an answer that began {MOST_BEGINNINGS} times"
+            self._begun += 1
             self._frames = [frame]
-            return Step.WHOLE
+            self._ahead.clear()
+            return Step.WHOLE if frame.fin else Step.MORE
         if distance >= _WINDOW:
-            return Step.AGAIN if count >= 16 - distance else Step.STRANGE
+            if count < 16 - distance:
+                return Step.STRANGE
+            return _again(frame, self._frames[count + distance - 16])
         if count + distance >= MOST_FRAMES:
             return f"an answer of more than {MOST_FRAMES} frames"
         if distance:
             if frame.fir:
                 return Step.STRANGE
-            if count + distance in self._ahead:
-                return Step.AGAIN
+            if (had := self._ahead.get(count + distance)) is not None:
+                return _again(frame, had)
             self._ahead[count + distance] = frame
             return Step.MORE
         if count and frame.fir:
@@ -79,3 +88,12 @@ class Answer:
         while not self._frames[-1].fin and len(self._frames) in self._ahead:
             self._frames.append(self._ahead.pop(len(self._frames)))
         return Step.WHOLE if self._frames[-1].fin else Step.MORE
+
+
+def _same(frame: Frame, had: Frame) -> bool:
+    """Whether they say the same; counters and labels may have moved on between two tries."""
+    return (frame.fir, frame.fin, frame.body) == (had.fir, had.fin, had.body)
+
+
+def _again(frame: Frame, had: Frame) -> Step | str:
+    return Step.AGAIN if _same(frame, had) else "another frame with a number that was here already"

@@ -6,7 +6,10 @@ No socket and no clock in here. Times are seconds on any clock the caller likes,
 each other, are `Damaged` events.
 
 A frame with PRM 1 may come at any time, also in mid-exchange. Only requests that say so are repeated, with
-the same PSEQ; control frames never are.
+the same PSEQ and FCB; control frames never are.
+
+Tp is used by those who want it: give `wall`, the naive local time of day, where frames are sent and received.
+Without it no label is sent and none is judged.
 """
 
 from __future__ import annotations
@@ -19,8 +22,10 @@ from protocols.q_gdw376.link import (
     Asked,
     Confirmed,
     Denied,
+    EventsWaiting,
     Late,
     MasterEvent,
+    PasswordRefused,
     ReportConfirmed,
     ReportDenied,
     ReportSilent,
@@ -41,9 +46,11 @@ __all__ = [
     "Confirmed",
     "Damaged",
     "Denied",
+    "EventsWaiting",
     "Late",
     "Master",
     "MasterEvent",
+    "PasswordRefused",
     "ReportConfirmed",
     "ReportDenied",
     "ReportSilent",

@@ -1,5 +1,5 @@
-"""Data formats of Q/GDW 376.1 appendix A, those that are needed: plain functions, and construct adapters of
-the same names.
+"""Data formats of Q/GDW 376.1 appendix A that typed values use: functions, and construct adapters of the same
+names. Energies are integers of 0.0001. `appendix` has every format, exact, for the form language.
 
 An EEH byte anywhere in a BCD field means "no value" (captured: 00 EE EE EE EE), and so does EFH in all its
 bytes (one product). Any other nibble above 9 is damage: ValueError. Instants are naive, the device's clock.
@@ -71,7 +71,8 @@ def a12_bytes(address: str) -> bytes:
     return bytes.fromhex(address)[::-1]
 
 
-def _digits(byte: int) -> int:
+def bcd_digits(byte: int) -> int:
+    """One byte of two BCD digits. ValueError where a nibble is above 9."""
     if byte & 0x0F > 9 or byte > 0x99:
         raise ValueError(f"not BCD: {byte:02x}")
     return (byte >> 4) * 10 + (byte & 0x0F)
@@ -80,15 +81,17 @@ def _digits(byte: int) -> int:
 def _instant(raw: bytes, year: int, month: int) -> datetime | None:
     """ss mm hh dd (or mm hh dd), the month and the year; None where filled up or all zero."""
     second, minute, hour, day = (0, *raw) if len(raw) == 3 else raw
-    return datetime(_CENTURY + year, month, _digits(day), _digits(hour), _digits(minute), _digits(second))
+    return datetime(
+        _CENTURY + year, month, bcd_digits(day), bcd_digits(hour), bcd_digits(minute), bcd_digits(second)
+    )
 
 
 def a1(raw: bytes) -> tuple[datetime | None, int]:
     """6 bytes ss mm hh dd W/MM yy, as (instant, weekday 1..7 or 0). Filled up or zero: (None, 0)."""
     if is_filler(raw) or not any(raw):
         return None, 0
-    month = _digits(raw[4] & 0x1F)
-    return _instant(raw[:4], _digits(raw[5]), month), raw[4] >> 5
+    month = bcd_digits(raw[4] & 0x1F)
+    return _instant(raw[:4], bcd_digits(raw[5]), month), raw[4] >> 5
 
 
 def a1_bytes(at: datetime | None, weekday: int = 0) -> bytes:
@@ -106,7 +109,7 @@ def a15(raw: bytes) -> datetime | None:
     """5 bytes mm hh dd MM yy. Filled up or zero: None."""
     if is_filler(raw) or not any(raw):
         return None
-    return _instant(raw[:3], _digits(raw[4]), _digits(raw[3]))
+    return _instant(raw[:3], bcd_digits(raw[4]), bcd_digits(raw[3]))
 
 
 def a15_bytes(at: datetime | None) -> bytes:
@@ -121,7 +124,7 @@ def a20(raw: bytes) -> date | None:
     """3 bytes dd MM yy (Td_d). Filled up or zero: None."""
     if is_filler(raw) or not any(raw):
         return None
-    return date(_CENTURY + _digits(raw[2]), _digits(raw[1]), _digits(raw[0]))
+    return date(_CENTURY + bcd_digits(raw[2]), bcd_digits(raw[1]), bcd_digits(raw[0]))
 
 
 def a20_bytes(day: date | None) -> bytes:
@@ -136,7 +139,7 @@ def a21(raw: bytes) -> date | None:
     """2 bytes MM yy (Td_m), as the first of the month. Filled up or zero: None."""
     if is_filler(raw) or not any(raw):
         return None
-    return date(_CENTURY + _digits(raw[1]), _digits(raw[0]), 1)
+    return date(_CENTURY + bcd_digits(raw[1]), bcd_digits(raw[0]), 1)
 
 
 def a21_bytes(month: date | None) -> bytes:

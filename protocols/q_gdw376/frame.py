@@ -303,6 +303,11 @@ def content(raw: bytes) -> Frame:
     )
 
 
+def signed_data(raw: bytes, units: int) -> bytes:
+    """What PW of a down frame is made from: C to the last of `units` bytes of data units."""
+    return raw[6 : 14 + units]
+
+
 def build(frame: Frame) -> bytes:
     """The frame's bytes. LocalProtocolError where they cannot say it, or would read back as another."""
     _check(frame)

@@ -14,6 +14,8 @@ from protocols.errors import LocalProtocolError
 
 LARGEST_PN = 2040
 LARGEST_FN = 248
+LARGEST_TOLD_FN = 2048
+"""What a DT can say: vendors go beyond the standard, and what they name in a record is kept."""
 
 _BITS = tuple(tuple(bit for bit in range(8) if byte >> bit & 1) for byte in range(256))
 
@@ -35,12 +37,12 @@ def classes(dt: bytes) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=8192)
-def identifier(pn: int, fn: int) -> bytes:
+def identifier(pn: int, fn: int, largest_fn: int = LARGEST_FN) -> bytes:
     """DA and DT of one point and one class. LocalProtocolError where there is no such point or class."""
     if not 0 <= pn <= LARGEST_PN:
         raise LocalProtocolError(f"p{pn} is not within 0..{LARGEST_PN}")
-    if not 1 <= fn <= LARGEST_FN:
-        raise LocalProtocolError(f"F{fn} is not within 1..{LARGEST_FN}")
+    if not 1 <= fn <= largest_fn:
+        raise LocalProtocolError(f"F{fn} is not within 1..{largest_fn}")
     da = bytes((1 << (pn - 1) % 8, (pn - 1) // 8 + 1)) if pn else bytes(2)
     return da + bytes((1 << (fn - 1) % 8, (fn - 1) // 8))
 

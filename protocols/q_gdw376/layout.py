@@ -1,8 +1,11 @@
-"""A data unit's layout: construct on one side, `values` on the other."""
+"""A data unit with a value type of its own: construct on one side, `values` on the other.
+
+How long it is, the form of its row says, as for every unit.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -12,9 +15,8 @@ from construct import Struct
 from protocols import wire
 from protocols.errors import LocalProtocolError
 from protocols.q_gdw376.formats import FILLER
+from protocols.q_gdw376.forms import FILLERS, NO_VARIANTS
 
-FILLERS = (FILLER, 0xEF)
-"""What may stand for the number of tariffs in an empty answer."""
 _FILLER_BYTES = tuple(bytes([filler]) for filler in FILLERS)
 
 
@@ -22,25 +24,21 @@ _FILLER_BYTES = tuple(bytes([filler]) for filler in FILLERS)
 class Layout:
     """One unit's data. declared: its bytes; to_value, from_value: between construct's container and `values`.
 
-    fixed: its length, and `each` more bytes for every count; the count stands `size` bytes wide at `place`.
-    rest: it takes what is left of the frame. empty: the layout where the count, a number of tariffs, is
-    filled up; then `filler` bytes are written behind it.
+    empty: the layout where the number of tariffs, at `place`, is filled up; then `filler` bytes are written
+    behind it.
     """
 
     value_type: type
     declared: Any
     to_value: Callable[[Any], object]
     from_value: Callable[[Any], dict[str, Any]]
-    fixed: int = 0
-    each: int = 0
     place: int = 0
-    size: int = 0
-    rest: bool = False
     empty: Any = None
     filler: int = 0
 
-    def decode(self, raw: bytes) -> object:
-        """The value that exactly these bytes say. RemoteProtocolError where they are no such unit."""
+    def decode(self, raw: bytes, variants: Mapping[str, str] = NO_VARIANTS) -> object:
+        """The value that exactly these bytes say. variants: a profile's settings; only events have layouts
+        that they choose. RemoteProtocolError where the bytes are no such unit."""
         form = self.declared
         if self.empty is not None and raw[self.place : self.place + 1] in _FILLER_BYTES:
             form = self.empty

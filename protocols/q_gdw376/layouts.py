@@ -1,11 +1,12 @@
-"""The declared layout of every data unit that is understood: construct on one side, `values` on the other.
+"""The declared layout of every data unit that has a value type of its own.
 
-`LAYOUTS` maps (AFN, Fn, up) to its `Layout`. How long a unit is stands apart from what it says, so that a
-frame can be walked first and a bad digit in one unit does not hide the units behind it.
+`LAYOUTS` maps (AFN, Fn, up) to its `Layout`. All other units are read by the form of their row in
+`items.csv`, as `Fields`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -14,7 +15,9 @@ from construct import Array, Bytes, GreedyBytes, GreedyRange, Int8ub, Int16ul, I
 
 from protocols.errors import LocalProtocolError
 from protocols.q_gdw376 import values
+from protocols.q_gdw376.event_records import Events, EventsQuery, decode_events, encode_events
 from protocols.q_gdw376.formats import A1, A12, A20, A21, text_field
+from protocols.q_gdw376.forms import NO_VARIANTS
 from protocols.q_gdw376.identifiers import IDENTIFIER
 from protocols.q_gdw376.layout import Layout, plain, whole
 from protocols.q_gdw376.registers import (
@@ -40,10 +43,9 @@ _CLOCK = Layout(
     whole("clock" / A1),
     lambda found: values.Clock(*found.clock),
     lambda clock: {"clock": (clock.at, clock.weekday)},
-    fixed=6,
 )
 
-_LOGIN = Layout(values.Login, whole("version" / GreedyBytes), *plain(values.Login), rest=True)
+_LOGIN = Layout(values.Login, whole("version" / GreedyBytes), *plain(values.Login))
 
 _CONFIRM = Layout(
     values.UnitConfirm,
@@ -61,7 +63,6 @@ _CONFIRM = Layout(
         "afn": confirm.afn,
         "results": [{"identifier": ((pn,), (fn,)), "error": error} for pn, fn, error in confirm.results],
     },
-    rest=True,
 )
 
 # -- archive ------------------------------------------------------------------------------------------
@@ -124,9 +125,6 @@ _ARCHIVE = Layout(
     whole("count" / Rebuild(Int16ul, construct.len_(this.records)), "records" / Array(this.count, _RECORD)),
     lambda found: values.Archive(tuple(_to_record(record) for record in found.records)),
     lambda archive: {"records": [_from_record(record) for record in archive.records]},
-    fixed=2,
-    each=27,
-    size=2,
 )
 
 _ARCHIVE_QUERY = Layout(
@@ -136,9 +134,6 @@ _ARCHIVE_QUERY = Layout(
     ),
     lambda found: values.ArchiveQuery(tuple(int(sequence) for sequence in found.sequences)),
     lambda query: {"sequences": list(query.sequences)},
-    fixed=2,
-    each=2,
-    size=2,
 )
 
 # -- what a terminal is -------------------------------------------------------------------------------
@@ -156,7 +151,6 @@ _VERSION = Layout(
         "hardware_date" / A20,
     ),
     *plain(values.TerminalVersion),
-    fixed=41,
 )
 
 _PORT_CAPABILITY = Struct(
@@ -193,10 +187,6 @@ _PORTS = Layout(
         "mac": bytes.fromhex(ports.mac),
         "ports": [_from_port_capability(port) for port in ports.ports],
     },
-    fixed=17,
-    each=12,
-    place=16,
-    size=1,
 )
 
 _CAPABILITIES = Layout(
@@ -209,7 +199,6 @@ _CAPABILITIES = Layout(
         "rest" / GreedyBytes,
     ),
     *plain(values.TerminalCapabilities),
-    rest=True,
 )
 
 # -- class 1 ------------------------------------------------------------------------------------------
@@ -258,13 +247,10 @@ _READING_STATE = Layout(
     whole("count" / Rebuild(Int8ub, construct.len_(this.ports)), "ports" / Array(this.count, _PROGRESS)),
     lambda found: values.ReadingState(tuple(_to_progress(port) for port in found.ports)),
     lambda state: {"ports": [_from_progress(port) for port in state.ports]},
-    fixed=1,
-    each=19,
-    size=1,
 )
 
-_DAY_TAG = Layout(values.DayTag, whole("day" / A20), *plain(values.DayTag), fixed=3)
-_MONTH_TAG = Layout(values.MonthTag, whole("month" / A21), *plain(values.MonthTag), fixed=2)
+_DAY_TAG = Layout(values.DayTag, whole("day" / A20), *plain(values.DayTag))
+_MONTH_TAG = Layout(values.MonthTag, whole("month" / A21), *plain(values.MonthTag))
 
 # -- forwarding ---------------------------------------------------------------------------------------
 
@@ -281,20 +267,32 @@ _FORWARD = Layout(
         "content" / Bytes(this.length),
     ),
     *plain(values.Forward),
-    fixed=6,
-    each=1,
-    place=4,
-    size=2,
 )
 _FORWARDED = Layout(
     values.Forwarded,
     whole("port" / Int8ub, "length" / _LENGTH, "content" / Bytes(this.length)),
     *plain(values.Forwarded),
-    fixed=3,
-    each=1,
-    place=1,
-    size=2,
 )
+
+# -- events -------------------------------------------------------------------------------------------
+
+
+class _EventsLayout(Layout):
+    """The bodies of the records are forms, and settings choose between some of them."""
+
+    __slots__ = ()
+
+    def decode(self, raw: bytes, variants: Mapping[str, str] = NO_VARIANTS) -> object:
+        return decode_events(raw, variants)
+
+
+_EVENTS = _EventsLayout(
+    Events,
+    Struct("records" / GreedyBytes),
+    lambda found: decode_events(bytes(found.records)),
+    lambda events: {"records": encode_events(events)},
+)
+_EVENTS_QUERY = Layout(EventsQuery, whole("pm" / Int8ub, "pn" / Int8ub), *plain(EventsQuery))
 
 UP = True
 DOWN = False
@@ -341,7 +339,9 @@ LAYOUTS: dict[tuple[int, int, bool], Layout] = {
     **{(0x0C, fn, UP): PRESENT_ACTIVE for fn in (129, 131)},
     **{(0x0C, fn, UP): PRESENT_REACTIVE for fn in (130, 132, 133, 134, 135, 136)},
     **_frozen(),
+    **{(0x0E, fn, UP): _EVENTS for fn in (1, 2)},
+    **{(0x0E, fn, DOWN): _EVENTS_QUERY for fn in (1, 2)},
     (0x10, 1, DOWN): _FORWARD,
     (0x10, 1, UP): _FORWARDED,
 }
-"""(AFN, Fn, up) -> layout of the data. What is not here is kept raw."""
+"""(AFN, Fn, up) -> layout of the data."""

@@ -19,6 +19,8 @@ FRAME_GAP = 10.0
 MOST_OPEN_REPORTS = 8
 # What a terminal sends at most in one frame unless it is told otherwise.
 DEFAULT_FRAME_LENGTH = 1024
+# Minutes that a frame with Tp may be under way; captured labels have 5.
+DEFAULT_LABEL_DELAY = 5
 
 CONFIRM = 0x00
 LINK_TEST = 0x02
@@ -70,10 +72,21 @@ class Silent:
 
 @dataclass(frozen=True, slots=True)
 class Late:
-    """A good frame that nobody waits for: an answer to something earlier, or to nothing at all."""
+    """A good frame that nobody waits for: an answer to something earlier, or to nothing at all; or one that
+    was under way for longer than its Tp permits. reason: why, in that case."""
 
     frame: Frame
     raw: bytes
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EventsWaiting:
+    """ACD says that important events wait, and EC is another than before: time to ask for AFN0E. ec1, ec2:
+    the terminal's counters of important and of normal events, modulo 256."""
+
+    ec1: int
+    ec2: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +99,18 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class PasswordRefused:
+    """A master's request with a wrong PW. The terminal has denied it (not a group's); ERC20 is the
+    owner's."""
+
+    frame: Frame
+    password: bytes
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ReportConfirmed:
-    """The master confirmed what the terminal had sent of its own accord."""
+    """The master confirmed what the terminal had sent of its own accord, or an answer that wanted it."""
 
     sent: Frame
     frame: Frame
@@ -95,7 +118,7 @@ class ReportConfirmed:
 
 @dataclass(frozen=True, slots=True)
 class ReportDenied:
-    """The master refused what the terminal had sent of its own accord."""
+    """The master refused what the terminal had sent."""
 
     sent: Frame
     frame: Frame
@@ -108,8 +131,8 @@ class ReportSilent:
     sent: Frame
 
 
-MasterEvent = Spontaneous | Answered | Confirmed | Denied | Silent | Late | Damaged
-TerminalEvent = Asked | ReportConfirmed | ReportDenied | ReportSilent | Late | Damaged
+MasterEvent = Spontaneous | Answered | Confirmed | Denied | Silent | Late | EventsWaiting | Damaged
+TerminalEvent = Asked | PasswordRefused | ReportConfirmed | ReportDenied | ReportSilent | Late | Damaged
 
 
 class Reader:

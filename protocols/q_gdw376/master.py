@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
 
 from protocols.errors import LocalProtocolError
+from protocols.permit import demand
 from protocols.q_gdw376.answers import Answer, Step
-from protocols.q_gdw376.frame import GW_376, LARGEST_USER_DATA, Frame, build
+from protocols.q_gdw376.forms import NO_VARIANTS
+from protocols.q_gdw376.frame import GW_376, LARGEST_USER_DATA, Frame, build, signed_data
 from protocols.q_gdw376.identifiers import classes, points
+from protocols.q_gdw376.items import ASKING_AFNS
 from protocols.q_gdw376.link import (
     CONFIRM,
     CONFIRM_ALL,
     CONFIRM_CODE,
     CONFIRM_UNITS,
+    DEFAULT_LABEL_DELAY,
     DEFAULT_REPEATS,
     DEFAULT_REPLY_TIMEOUT,
     DENY_ALL,
@@ -25,6 +31,7 @@ from protocols.q_gdw376.link import (
     Answered,
     Confirmed,
     Denied,
+    EventsWaiting,
     Late,
     MasterEvent,
     Reader,
@@ -34,11 +41,18 @@ from protocols.q_gdw376.link import (
     damaged,
 )
 from protocols.q_gdw376.messages import Request, UnitConfirm, decode, encode_unit, identify
+from protocols.q_gdw376.password import Scheme
 from protocols.q_gdw376.stream import FoundFrame
+from protocols.q_gdw376.time_label import label, staleness
+from protocols.q_gdw376.units import PASSWORD_AFNS
 from protocols.wire import Damaged
 
 # Reset, set parameters, control, keys, file transfer: AFN00 is the answer. All others are answered by data.
 _CONFIRMED_AFNS = frozenset((0x01, 0x04, 0x05, 0x06, 0x0F))
+# Data of a task come as those of the classes in it.
+_TASK_DATA = 0x0B
+_TASK_ANSWERS = (0x0C, 0x0D)
+_CONTROL, _SET_CLOCK = 0x05, 31
 # An AFN00 F3 of more does not fit the 512 bytes that a terminal's buffer may be.
 MOST_CONFIRMED_UNITS = 96
 _REQUEST_CODES = {
@@ -54,7 +68,8 @@ _REQUEST_CODES = {
 class _Exchange:
     request: Request
     terminal: str
-    pseq: int
+    pfc: int
+    labelled: bool
     raw: bytes
     timeout: float
     deadline: float
@@ -66,7 +81,8 @@ class Master:
     """The gateway's end of one link to one terminal; one exchange at a time.
 
     terminal: set it once the login has told it. protocol_id: of what is sent; taken from the terminal's
-    AFN02 frames. msa: our master station address, 1..127.
+    AFN02 frames. msa: our master station address, 1..127. password: makes PW in place of what a request has;
+    None: the request's own. fcv: FCB turns and is marked valid. label_delay: minutes in Tp, 0 for no limit.
     """
 
     def __init__(
@@ -77,19 +93,30 @@ class Master:
         repeats: int = DEFAULT_REPEATS,
         confirm_form: str = "F3",
         limit: int = LARGEST_USER_DATA,
+        password: Scheme | None = None,
+        fcv: bool = False,
+        label_delay: int = DEFAULT_LABEL_DELAY,
     ) -> None:
-        """repeats: how often a repeatable request is sent again. confirm_form: F3 (each unit) or F1 (all)."""
+        """repeats: how often a repeatable request is sent again; one with a permit never is. confirm_form: F3
+        (each unit) or F1 (all)."""
         if confirm_form not in ("F1", "F3"):
             raise LocalProtocolError(f"confirm form {confirm_form!r} is neither F1 nor F3")
         self.terminal: str | None = None
         self.protocol_id = GW_376
+        self.password = password
+        self.fcv = fcv
+        self.label_delay = label_delay
         self._msa = msa
         self._reply_timeout = reply_timeout
         self._repeats = repeats
         self._confirm_form = confirm_form
         self._reader = Reader(limit)
         self._now = 0.0
-        self._pseq = 0
+        self._wall: datetime | None = None
+        self._pfc = 0
+        self._fcb = False
+        self._ec: tuple[int, int] | None = None
+        self._ec_of = ""
         self._exchange: _Exchange | None = None
         self._events: deque[MasterEvent] = deque()
         self._outbox = bytearray()
@@ -104,47 +131,97 @@ class Master:
         """Bytes of the peer that wait for more."""
         return self._reader.held
 
-    def send(self, request: Request, now: float, reply_timeout: float | None = None) -> bytes:
-        """Open an exchange: the frame to write. reply_timeout: for this one (a forward takes longer).
+    def send(
+        self,
+        request: Request,
+        now: float,
+        reply_timeout: float | None = None,
+        *,
+        wall: datetime | None = None,
+    ) -> bytes:
+        """Open an exchange: the frame to write. reply_timeout: for this one (a forward takes longer). wall:
+        our time of day, where the frame shall carry Tp; one that sets the clock never does.
 
-        LocalProtocolError while an exchange is open, before `terminal` is known, or where the request cannot
-        be written.
+        LocalProtocolError while an exchange is open, before `terminal` is known, where the request cannot be
+        written, or where it is dangerous and its permit is not for it and this terminal.
         """
         if self._exchange is not None:
             raise LocalProtocolError("an exchange is open")
         if self.terminal is None:
             raise LocalProtocolError("no terminal has logged in")
-        pseq = (self._pseq + 1) % 16
-        frame = Frame(
-            terminal=self.terminal,
-            up=False,
-            prm=True,
-            function=_REQUEST_CODES.get(request.afn, LEVEL_2_CODE),
-            afn=request.afn,
-            body=request.body,
-            msa=self._msa,
-            con=request.con,
-            pseq=pseq,
-            protocol_id=self.protocol_id,
-        )
+        pfc = (self._pfc + 1) & 0xFF
+        frame = self._asking(request, self.terminal, pfc, wall)
         raw = build(frame)
         timeout = self._reply_timeout if reply_timeout is None else reply_timeout
-        repeats = self._repeats if request.repeatable else 0
-        self._pseq = pseq
+        repeats = self._repeats if request.repeatable and request.permit is None else 0
+        self._pfc = pfc
+        self._fcb = frame.acd
         self._exchange = _Exchange(
-            request, self.terminal, pseq, raw, timeout, now + timeout, repeats, Answer(pseq)
+            request, self.terminal, pfc, frame.tpv, raw, timeout, now + timeout, repeats, Answer(pfc & 15)
         )
         return raw
+
+    def send_to_group(self, request: Request, group: str, *, wall: datetime | None = None) -> bytes:
+        """The frame to write to all terminals of a group, or of an area ("0200ffff"): none answers, and
+        nothing is waited for. A dangerous request needs a permit for `group`. LocalProtocolError as for
+        `send`."""
+        pfc = (self._pfc + 1) & 0xFF
+        frame = replace(self._asking(request, group, pfc, wall, group=True), acd=False, fcv=False)
+        raw = build(frame)
+        if self._exchange is None:
+            self._pfc = pfc
+        return raw
+
+    def _asking(
+        self, request: Request, terminal: str, pfc: int, wall: datetime | None, group: bool = False
+    ) -> Frame:
+        afn = request.afn
+        if afn not in ASKING_AFNS:
+            for action in request.actions:
+                demand(request.permit, action, terminal)
+        function = _REQUEST_CODES.get(afn, LEVEL_2_CODE)
+        fcv = self.fcv and function != RESET_CODE
+        tp = None
+        if wall is not None and not (
+            afn == _CONTROL and any(unit.fn == _SET_CLOCK for unit in request.units)
+        ):
+            tp = label(pfc, wall, self.label_delay).to_bytes()
+        frame = Frame(
+            terminal=terminal,
+            up=False,
+            prm=True,
+            function=function,
+            afn=afn,
+            body=request.body,
+            group=group,
+            msa=self._msa,
+            acd=fcv and not self._fcb,
+            fcv=fcv,
+            tpv=tp is not None,
+            con=request.con,
+            pseq=pfc & 15,
+            tp=tp,
+            protocol_id=self.protocol_id,
+        )
+        if self.password is not None and afn in PASSWORD_AFNS:
+            return self._with_password(frame, len(request.password or b""), self.password)
+        return frame
+
+    @staticmethod
+    def _with_password(frame: Frame, had: int, scheme: Scheme) -> Frame:
+        """`frame` with the scheme's PW for its last `had` bytes of body."""
+        units = frame.body[: len(frame.body) - had]
+        return replace(frame, body=units + scheme.make(signed_data(build(frame), len(units))))
 
     def abandon(self) -> None:
         """Wait no longer: an answer that still comes is `Late`."""
         if self._exchange is not None:
             self._close(self._exchange)
 
-    def confirm(self, frame: Frame) -> bytes:
+    def confirm(self, frame: Frame, variants: Mapping[str, str] = NO_VARIANTS) -> bytes:
         """The AFN00 that confirms a terminal's frame: each of its units (F3), or all (F1) where the form says
-        so, or the units cannot be told apart or are very many."""
-        units = identify(frame) if self._confirm_form == "F3" else None
+        so, or the units cannot be told apart or are very many. variants: of the terminal's profile."""
+        units = identify(frame, variants) if self._confirm_form == "F3" else None
         if not units or len(units) > MOST_CONFIRMED_UNITS:
             return self._reply(frame, encode_unit(CONFIRM, CONFIRM_ALL, 0))
         return self._reply(frame, confirm_body(frame.afn, tuple((pn, fn, 0) for pn, fn in units)))
@@ -153,9 +230,12 @@ class Master:
         """The AFN00 F2 that refuses a terminal's frame."""
         return self._reply(frame, encode_unit(CONFIRM, DENY_ALL, 0))
 
-    def receive_data(self, data: bytes, now: float) -> None:
-        """Take bytes from the terminal. LocalProtocolError when events were left lying for a megabyte."""
+    def receive_data(self, data: bytes, now: float, wall: datetime | None = None) -> None:
+        """Take bytes from the terminal. wall: our time of day, where reports with a Tp that has run out shall
+        be `Late` (a login or heartbeat never is). LocalProtocolError when events were left lying for a
+        megabyte."""
         self._now = now
+        self._wall = wall
         self._reader.receive_data(data, now)
 
     def end(self) -> None:
@@ -171,6 +251,9 @@ class Master:
             if found is None or isinstance(found, Damaged):
                 return found
             event = self._take(found)
+            ec = found.frame.ec
+            if ec is not None and (ec != self._ec or found.frame.terminal != self._ec_of):
+                self._note_events(found.frame.terminal, ec)
             if event is not None:
                 return event
 
@@ -200,29 +283,46 @@ class Master:
         self._close(exchange)
         self._events.append(Silent(exchange.request, exchange.answer.frames))
 
+    def _note_events(self, terminal: str, ec: tuple[int, int]) -> None:
+        if self.terminal is None or terminal == self.terminal:
+            self._ec, self._ec_of = ec, terminal
+            self._events.append(EventsWaiting(*ec))
+
     def _take(self, found: FoundFrame) -> MasterEvent | None:
         """What a frame means. None: it is one of several, or was here already."""
-        frame, raw = found.frame, found.raw
+        frame = found.frame
         if not frame.up:
             return damaged(found, "a frame to a terminal, heard by the master")
         if frame.afn == LINK_TEST and frame.prm:
             self.protocol_id = frame.protocol_id
         exchange = self._exchange
         # Captured terminals answer with PRM 1. AFN00 is an answer whatever its PRM says; any other frame only
-        # where nothing speaks against it.
-        unasked = Spontaneous if frame.prm and frame.afn != CONFIRM else Late
+        # where nothing speaks against it: else it is unasked.
         if exchange is None or frame.terminal != exchange.terminal:
-            return unasked(frame, raw)
-        if frame.afn == CONFIRM != exchange.request.afn:
+            return self._unasked(found)
+        if frame.tp is not None and exchange.labelled and _of_earlier(exchange.pfc, frame):
+            return self._unasked(found)
+        asked = exchange.request.afn
+        if frame.afn == CONFIRM != asked:
             return self._verdict(exchange, found)
-        if frame.afn != exchange.request.afn or not _expected(exchange, frame):
-            return unasked(frame, raw)
-        return self._collect(exchange, found)
+        if frame.afn != asked and not (asked == _TASK_DATA and frame.afn in _TASK_ANSWERS):
+            return self._unasked(found)
+        return self._collect(exchange, found) if _expected(exchange, frame) else self._unasked(found)
+
+    def _unasked(self, found: FoundFrame) -> MasterEvent:
+        frame = found.frame
+        if not frame.prm or frame.afn == CONFIRM:
+            return Late(frame, found.raw)
+        if self._wall is not None and frame.tp is not None and frame.afn != LINK_TEST:
+            reason = staleness(frame.tp, self._wall)
+            if reason is not None:
+                return Late(frame, found.raw, reason)
+        return Spontaneous(frame, found.raw)
 
     def _verdict(self, exchange: _Exchange, found: FoundFrame) -> MasterEvent:
         """AFN00 while something else was asked."""
         frame = found.frame
-        if frame.pseq != exchange.pseq or not frame.body:
+        if frame.pseq != exchange.pfc & 15 or not frame.body:
             return Late(frame, found.raw)
         units = decode(frame)
         unit = units[0]
@@ -244,7 +344,7 @@ class Master:
         if isinstance(step, str):
             return damaged(found, step)
         if step is Step.STRANGE:
-            return (Spontaneous if found.frame.prm else Late)(found.frame, found.raw)
+            return self._unasked(found)
         if step is Step.AGAIN:
             return None
         if step is Step.MORE:
@@ -258,7 +358,7 @@ class Master:
         """The numbers that further frames of this answer bear are not given to the next request."""
         self._exchange = None
         self._outbox.clear()
-        self._pseq = (exchange.pseq + max(0, len(exchange.answer.frames) - 1)) % 16
+        self._pfc = (exchange.pfc + max(0, len(exchange.answer.frames) - 1)) & 0xFF
 
     def _reply(self, frame: Frame, body: bytes) -> bytes:
         return build(
@@ -276,11 +376,19 @@ class Master:
         )
 
 
+def _of_earlier(pfc: int, frame: Frame) -> bool:
+    """Whether its Tp says that `frame` answers a request before `pfc`, with the same PSEQ maybe. Only the
+    counter is looked at: a captured terminal puts its own time beside it."""
+    return not frame.prm and frame.tp is not None and (frame.tp[0] - pfc) & 0x80 != 0
+
+
 def _expected(exchange: _Exchange, frame: Frame) -> bool:
     """Whether `frame` may belong to the answer: a first frame by its first unit, a further one by PRM."""
     if not exchange.answer.begins_with(frame):
         had = exchange.answer.whole_frames
         return not frame.prm or (bool(had) and had[0].prm and not frame.fir)
+    if exchange.request.afn == _TASK_DATA:  # asked by task, answered by the points and classes in it
+        return not frame.prm
     da, dt = frame.body[:2], frame.body[2:4]
     if len(dt) < 2:
         return False

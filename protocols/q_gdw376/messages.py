@@ -7,19 +7,33 @@ The functions that build one name the information class in their docstring. Unit
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime
 from math import ceil
 from typing import NamedTuple
 
 from protocols.errors import LocalProtocolError
+from protocols.permit import Permit, demand
+from protocols.q_gdw376.fields import Field, Fields
 from protocols.q_gdw376.formats import a20_bytes, a21_bytes
+from protocols.q_gdw376.forms import NO_VARIANTS
 from protocols.q_gdw376.frame import EC_LENGTH, HEADER, IDENTIFIER, OVERHEAD, TP_LENGTH
+from protocols.q_gdw376.grammar import TARIFFS
 from protocols.q_gdw376.identifiers import identifier
+from protocols.q_gdw376.items import ASKING_AFNS, action, dangerous, form_of
 from protocols.q_gdw376.layouts import DOWN, LAYOUTS, UP
 from protocols.q_gdw376.registers import USUAL_TARIFFS
-from protocols.q_gdw376.units import PASSWORD_AFNS, Content, decode, encode_unit, identify, read
+from protocols.q_gdw376.units import (
+    PASSWORD_AFNS,
+    Content,
+    decode,
+    encode_data,
+    encode_unit,
+    identify,
+    read,
+    view,
+)
 from protocols.q_gdw376.values import (
     Archive,
     ArchiveQuery,
@@ -56,6 +70,8 @@ ARCHIVE_RECORDS_A_FRAME = 10
 ARCHIVE_QUERY_A_FRAME = 32
 """As many sequence numbers as a field head-end asks at a time."""
 
+# Classes that only ask, of AFNs that otherwise change something.
+_READING = frozenset(((0x10, 13),))
 # D6-D0 of a time limit.
 _MOST_STEPS = 127
 
@@ -72,7 +88,8 @@ class RequestUnit(NamedTuple):
 class Request:
     """One request to a terminal. con: it shall confirm; password: PW, where the AFN carries one.
 
-    repeatable: it only reads, so that the link may send it again after silence.
+    repeatable: it only reads, so that the link may send it again after silence. permit: leave for a dangerous
+    one; the Master asks for it.
     """
 
     afn: int
@@ -80,14 +97,28 @@ class Request:
     con: bool = False
     password: bytes | None = None
     repeatable: bool = True
+    permit: Permit | None = None
+
+    @property
+    def actions(self) -> tuple[str, ...]:
+        """What needs a permit, each once: "376 04 f10" for AFN04 F10."""
+        if self.afn in ASKING_AFNS:
+            return ()
+        fns = dict.fromkeys(unit.fn for unit in self.units)
+        return tuple(action(self.afn, fn) for fn in fns if dangerous(self.afn, fn))
 
     @property
     def body(self) -> bytes:
-        """Data units and PW as a frame carries them. LocalProtocolError where a unit or PW cannot be."""
+        """Data units and PW as a frame carries them.
+
+        LocalProtocolError where a unit or PW cannot be, or where it is dangerous without its permit.
+        """
         if not self.units:
             raise LocalProtocolError("a request needs a unit")
         if self.password is not None and self.afn not in PASSWORD_AFNS:
             raise LocalProtocolError(f"AFN{self.afn:02X} carries no password")
+        for needed in self.actions:
+            demand(self.permit, needed, "a terminal" if self.permit is None else self.permit.target)
         units = b"".join([identifier(pn, fn) + data for pn, fn, data in self.units])
         return units + (self.password or b"")
 
@@ -100,9 +131,64 @@ def _read(afn: int, fn: int, pns: Iterable[int] = (0,), data: bytes = b"") -> Re
     return Request(afn, tuple(RequestUnit(pn, fn, data) for pn in pns))
 
 
-def _write(afn: int, fn: int, value: object, password: bytes, con: bool = True) -> Request:
+def _write(
+    afn: int, fn: int, value: object, password: bytes, con: bool = True, permit: Permit | None = None
+) -> Request:
     data = LAYOUTS[afn, fn, DOWN].encode(value)
-    return Request(afn, (RequestUnit(0, fn, data),), con, password, repeatable=False)
+    return Request(afn, (RequestUnit(0, fn, data),), con, password, repeatable=False, permit=permit)
+
+
+def query(
+    afn: int,
+    fn: int,
+    pns: Iterable[int] = (0,),
+    values: object | None = None,
+    variants: Mapping[str, str] = NO_VARIANTS,
+) -> Request:
+    """Any request that only reads: AFN 08 to 0E, AFN10 F13.
+
+    values: the data of the request, where its row has some: a mapping of names (see `items.csv`), `Fields`, a
+    value of the layout's type, or bytes. LocalProtocolError where they do not fit, or where the AFN changes
+    something.
+    """
+    if afn in PASSWORD_AFNS and (afn, fn) not in _READING:
+        raise LocalProtocolError(f"AFN{afn:02X} F{fn} does not only read")
+    data = _data(afn, fn, values, variants)
+    password = NO_PASSWORD if afn in PASSWORD_AFNS else None
+    return Request(afn, tuple(RequestUnit(pn, fn, data) for pn in pns), password=password)
+
+
+def command(
+    afn: int,
+    fn: int,
+    pn: int = 0,
+    values: object | None = None,
+    *,
+    permit: Permit | None = None,
+    password: bytes = NO_PASSWORD,
+    con: bool = True,
+    variants: Mapping[str, str] = NO_VARIANTS,
+) -> Request:
+    """Any request that sets, switches or resets: AFN 01, 04, 05, 06, 0F, 10. Never repeated by the link.
+
+    values: as for `query`. permit: for a class marked dangerous, for its `items.action` and the terminal.
+    LocalProtocolError where values do not fit, or where it is dangerous without its permit.
+    """
+    if afn not in PASSWORD_AFNS:
+        raise LocalProtocolError(f"AFN{afn:02X} is no command")
+    data = _data(afn, fn, values, variants)
+    if dangerous(afn, fn):
+        demand(permit, action(afn, fn), "a terminal" if permit is None else permit.target)
+    return Request(afn, (RequestUnit(pn, fn, data),), con, password, repeatable=False, permit=permit)
+
+
+def _data(afn: int, fn: int, values: object | None, variants: Mapping[str, str]) -> bytes:
+    form = form_of(afn, fn, DOWN)
+    if form is None:
+        raise LocalProtocolError(f"AFN{afn:02X} F{fn} does not go down")
+    if values is None and form.has_data(variants):
+        raise LocalProtocolError(f"AFN{afn:02X} F{fn} needs data: {form.text}")
+    return encode_data(afn, fn, values, DOWN, variants)
 
 
 def read_version() -> Request:
@@ -125,9 +211,12 @@ def read_archive(sequences: Sequence[int]) -> Request:
     return _read(0x0A, 10, data=LAYOUTS[0x0A, 10, DOWN].encode(ArchiveQuery(tuple(sequences))))
 
 
-def write_archive(records: Sequence[ArchiveRecord], password: bytes = NO_PASSWORD) -> Request:
-    """AFN04 F10, confirmed by AFN00; a record with pn 0 deletes. At most ARCHIVE_RECORDS_A_FRAME a time."""
-    return _write(0x04, 10, Archive(tuple(records)), password)
+def write_archive(
+    records: Sequence[ArchiveRecord], password: bytes = NO_PASSWORD, permit: Permit | None = None
+) -> Request:
+    """AFN04 F10, confirmed by AFN00; a record with pn 0 deletes. At most ARCHIVE_RECORDS_A_FRAME a time.
+    permit: "376 04 f10" on the terminal."""
+    return _write(0x04, 10, Archive(tuple(records)), password, permit=permit)
 
 
 def read_clock() -> Request:
@@ -151,22 +240,24 @@ def read_present(fn: int, pns: Iterable[int]) -> Request:
 
 
 def read_frozen(fn: int, pns: Iterable[int], day: date) -> Request:
-    """AFN0D with Td_d (F161.., F1, F2): `FrozenEnergy` or `FrozenThreePhase` for each point."""
-    if _tag(fn) is not DayTag:
+    """AFN0D with Td_d: `FrozenEnergy` or `FrozenThreePhase` (F161.., F1, F2), or `Fields`, for each point."""
+    if _tag(fn) != "td_d":
         raise LocalProtocolError(f"AFN0D F{fn} is not asked for by day")
     return _read(0x0D, fn, pns, a20_bytes(day))
 
 
 def read_frozen_month(fn: int, pns: Iterable[int], year: int, month: int) -> Request:
-    """AFN0D with Td_m (F177, F179, F17, F18): `FrozenEnergy` or `FrozenThreePhase` for each point."""
-    if _tag(fn) is not MonthTag:
+    """AFN0D with Td_m: `FrozenEnergy` or `FrozenThreePhase` (F177, F179, F17, F18), or `Fields`, for each
+    point."""
+    if _tag(fn) != "td_m":
         raise LocalProtocolError(f"AFN0D F{fn} is not asked for by month")
     return _read(0x0D, fn, pns, a21_bytes(date(year, month, 1)))
 
 
-def _tag(fn: int) -> type | None:
-    layout = LAYOUTS.get((0x0D, fn, DOWN))
-    return None if layout is None else layout.value_type
+def _tag(fn: int) -> str | None:
+    form = form_of(0x0D, fn, DOWN)
+    parts = () if form is None else form.alternatives[0].parts
+    return parts[0].name if len(parts) == 1 else None
 
 
 def points_that_fit(frame_length: int, fn: int, tariffs: int = USUAL_TARIFFS) -> int:
@@ -174,9 +265,11 @@ def points_that_fit(frame_length: int, fn: int, tariffs: int = USUAL_TARIFFS) ->
 
     Room is kept for EC and Tp.
     """
-    layout = LAYOUTS[0x0D, fn, UP]
+    form = form_of(0x0D, fn, UP)
+    if form is None:
+        raise LocalProtocolError(f"AFN0D F{fn} is not in the list of items")
     room = frame_length - OVERHEAD - HEADER - EC_LENGTH - TP_LENGTH
-    return max(1, room // (IDENTIFIER + layout.fixed + layout.each * tariffs))
+    return max(1, room // (IDENTIFIER + form.length({TARIFFS: tariffs})))
 
 
 def forward(
@@ -219,6 +312,8 @@ __all__ = [
     "Clock",
     "Content",
     "DayTag",
+    "Field",
+    "Fields",
     "Forward",
     "Forwarded",
     "FrozenEnergy",
@@ -238,12 +333,14 @@ __all__ = [
     "TerminalVersion",
     "Unit",
     "UnitConfirm",
+    "command",
     "decode",
     "encode_unit",
     "forward",
     "identify",
     "message_timeout",
     "points_that_fit",
+    "query",
     "read",
     "read_archive",
     "read_capabilities",
@@ -255,5 +352,6 @@ __all__ = [
     "read_version",
     "reading_state",
     "set_clock",
+    "view",
     "write_archive",
 ]

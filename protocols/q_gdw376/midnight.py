@@ -6,13 +6,14 @@ a body that this file does not understand to its end is read there instead, and 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import date, datetime
 from functools import lru_cache
 from struct import Struct
 
 from protocols.errors import LocalProtocolError
 from protocols.q_gdw376.formats import a11, a14, a15, a15_bytes, a20, a20_bytes, a21, a21_bytes
+from protocols.q_gdw376.forms import NO_VARIANTS
 from protocols.q_gdw376.frame import IDENTIFIER, Frame
 from protocols.q_gdw376.identifiers import classes, identifier, points
 from protocols.q_gdw376.layouts import (
@@ -108,30 +109,32 @@ _known: dict[bytes, tuple[int, int, _Kind]] = {}
 _times: dict[bytes, datetime] = {}
 
 
-def rows(frame: Frame) -> tuple[list[Row], tuple[Unit, ...]]:
+def rows(
+    frame: Frame, variants: Mapping[str, str] = NO_VARIANTS
+) -> tuple[list[Row], tuple[Unit, ...]]:
     """The frozen energies of an AFN0D answer, and all its other units.
 
     Those are: three-phase sets (F1, F2 and kin), units without a tag (a terminal that has no value fills it
     with EEH: reason None, value FrozenEnergy with tag None), bodies of three phases, and whatever is not
-    understood (with its reason). Never raises.
+    understood (with its reason). Never raises. variants: as in `units.read`; frozen energies have none.
     """
     if frame.afn == _HISTORY and frame.up:
         try:
             return _read(frame.body)
         except (ValueError, IndexError, _Odd):
             pass
-    return _declared(frame)
+    return _declared(frame, variants)
 
 
 class _Odd(Exception):
     """Something that only `units` can tell: read the frame there."""
 
 
-def _declared(frame: Frame) -> tuple[list[Row], tuple[Unit, ...]]:
+def _declared(frame: Frame, variants: Mapping[str, str]) -> tuple[list[Row], tuple[Unit, ...]]:
     """`rows` by the declared layouts."""
     found: list[Row] = []
     rest = []
-    for unit in decode(frame):
+    for unit in decode(frame, variants):
         value = unit.value
         if isinstance(value, FrozenEnergy) and value.tag is not None:
             found.append((unit.pn, unit.fn, value.tag, value.read_at, value.registers))

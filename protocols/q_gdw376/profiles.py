@@ -6,17 +6,28 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from datetime import date, timedelta
+from functools import cache
 from importlib import resources
+from types import MappingProxyType
 from typing import Any
 
 from protocols.errors import LocalProtocolError
+from protocols.q_gdw376.password import Crc16, External, Fixed, Place, Scheme, Unchecked
 
 DEFAULT_PROFILE = "standard-2013"
 
 ENDED_DAY = "ended_day"
 FREEZE_DAY = "freeze_day"
-_CHOICES = {
+NONE, FIXED, CRC16, EXTERNAL = "none", "fixed", "crc16", "external"
+VERSION = "version"
+"""The name under which `Profile.variants` has the edition."""
+_SETTINGS = "settings"
+_VARIANTS = "variants"
+_CHOICES: Mapping[str, tuple[object, ...]] = {
+    "edition": ("2005", "2009", "2013"),
     "protocol_id": (1, 2),
+    "password_scheme": (NONE, FIXED, CRC16, EXTERNAL),
+    "crc_place": tuple(place.value for place in Place),
     "confirm_form": ("F1", "F3"),
     "td_d_names": (ENDED_DAY, FREEZE_DAY),
 }
@@ -26,17 +37,30 @@ _TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (i
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One dialect; the meaning of each field stands in `profiles.toml`."""
+    """One dialect; the meaning of each field stands in `profiles.toml`.
+
+    variants: the word of every setting, and the edition under VERSION: what the forms of a frame are chosen
+    by."""
 
     name: str
+    edition: str
+    variants: Mapping[str, str]
     protocol_id: int
+    password_scheme: str
     password: bytes
+    crc_polynomial: int
+    crc_seed: int
+    crc_reflected: bool
+    crc_xor_out: int
+    crc_place: str
+    fcv: bool
+    label_delay_min: int
     confirm_form: str
     td_d_names: str
     reply_timeout_s: float
     repeats: int
     forward_margin_s: float
-    clock_tolerance_s: int
+    clock_tolerance_s: float
     store_days: int
     points_a_request: int
     rx_buffer: int
@@ -49,19 +73,50 @@ class Profile:
         """The Td_d that asks for the midnight which ended `ended_day`."""
         return ended_day if self.td_d_names == ENDED_DAY else ended_day + timedelta(days=1)
 
+    def scheme(self, external: External | None = None) -> Scheme:
+        """How PW is made and checked. external: the owner's module, for profiles that want one.
+        LocalProtocolError where that is missing, or the crc_ keys are no CRC-16."""
+        length = len(self.password)
+        if self.password_scheme == FIXED:
+            return Fixed(self.password)
+        if self.password_scheme == CRC16:
+            place = Place(self.crc_place)
+            return Crc16(
+                self.crc_seed, self.crc_polynomial, self.crc_reflected, self.crc_xor_out, place, length
+            )
+        if self.password_scheme == EXTERNAL:
+            if external is None or external.length != length:
+                raise LocalProtocolError(
+                    f"profile {self.name}: there is no module for a PW of {length} bytes"
+                )
+            return external
+        return Unchecked(length)
+
 
 def load(overrides: Mapping[str, Mapping[str, object]] | None = None) -> dict[str, Profile]:
     """All profiles by name. overrides: rows that change or join those of `profiles.toml`; a new one without
     `base` starts from DEFAULT_PROFILE. LocalProtocolError names the row and key that is wrong."""
-    table = resources.files(__package__).joinpath("profiles.toml").read_text(encoding="utf-8")
-    rows: dict[str, dict[str, object]] = dict(tomllib.loads(table))
+    rows: dict[str, Mapping[str, object]] = {name: row for name, row in _table().items() if name != _SETTINGS}
     for name, changes in (overrides or {}).items():
+        if name == _SETTINGS:
+            raise LocalProtocolError(f"a profile cannot be called {name!r}")
         rows[name] = {**rows.get(name, {"base": DEFAULT_PROFILE}), **changes}
     return {name: _profile(name, rows) for name in rows}
 
 
+def settings() -> dict[str, tuple[str, ...]]:
+    """Every setting of `variants` with its words, the default first."""
+    return {name: tuple(words) for name, words in _table()[_SETTINGS].items()}
+
+
+@cache
+def _table() -> Mapping[str, Mapping[str, Any]]:
+    return tomllib.loads(resources.files(__package__).joinpath("profiles.toml").read_text(encoding="utf-8"))
+
+
 def _profile(name: str, rows: Mapping[str, Mapping[str, object]]) -> Profile:
     told: dict[str, object] = {}
+    chosen: dict[str, object] = {}
     seen = []
     row: object = name
     while row is not None:
@@ -69,13 +124,34 @@ def _profile(name: str, rows: Mapping[str, Mapping[str, object]]) -> Profile:
             raise LocalProtocolError(f"profile {name}: base {row!r} is unknown or leads back to itself")
         seen.append(row)
         told = {**rows[row], **told}
+        variants = rows[row].get(_VARIANTS, {})
+        if not isinstance(variants, Mapping):
+            raise LocalProtocolError(f"profile {name}: {_VARIANTS} is {variants!r}, not a table")
+        chosen = {**variants, **chosen}
         row = rows[row].get("base")
     told.pop("base", None)
-    return Profile(**_checked(name, told))
+    told.pop(_VARIANTS, None)
+    checked = _checked(name, told)
+    return Profile(**checked, variants=_chosen(name, checked["edition"], chosen))
+
+
+def _chosen(name: str, edition: str, chosen: Mapping[str, object]) -> Mapping[str, str]:
+    known = settings()
+    variants = {setting: words[0] for setting, words in known.items()}
+    for setting, word in chosen.items():
+        if word not in known.get(setting, ()):
+            raise LocalProtocolError(
+                f"profile {name}: {_VARIANTS}.{setting} is {word!r}; there are: "
+                + ", ".join(f"{one} = {'|'.join(words)}" for one, words in known.items())
+            )
+        variants[setting] = str(word)
+    return MappingProxyType({VERSION: edition, **variants})
 
 
 def _checked(name: str, told: Mapping[str, object]) -> dict[str, Any]:
-    kinds = {field.name: str(field.type) for field in fields(Profile) if field.name != "name"}
+    kinds = {
+        field.name: str(field.type) for field in fields(Profile) if field.name not in ("name", _VARIANTS)
+    }
     for key in told:
         if key not in kinds:
             raise LocalProtocolError(f"profile {name}: there is no key {key!r}")

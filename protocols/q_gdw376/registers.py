@@ -9,13 +9,12 @@ import construct
 from construct import Array, GreedyBytes, Int8ub, Rebuild, this
 
 from protocols.errors import LocalProtocolError
-from protocols.q_gdw376 import values
+from protocols.q_gdw376 import forms, values
 from protocols.q_gdw376.formats import A11, A14, A15, A20, A21
-from protocols.q_gdw376.layout import FILLERS, Layout, plain, whole
+from protocols.q_gdw376.layout import Layout, plain, whole
 
-MOST_TARIFFS = 63
-"""What D5-D0 of an archive record can say. Real meters have at most 48, most have 4."""
-USUAL_TARIFFS = 4
+MOST_TARIFFS = forms.MOST_TARIFFS
+USUAL_TARIFFS = forms.USUAL_TARIFFS
 PHASES_LENGTH = 23
 """Length of the daily freeze that has three phases and no number of tariffs."""
 
@@ -50,11 +49,8 @@ def _with_registers(
         whole(*before, tariffs, *registers),
         to_value,
         from_value,
-        fixed=place + 1 + widths,
-        each=widths,
         place=place,
-        size=1,
-        empty=whole(*before, "tariffs" / construct.OneOf(Int8ub, FILLERS), "filler" / GreedyBytes),
+        empty=whole(*before, "tariffs" / construct.OneOf(Int8ub, forms.FILLERS), "filler" / GreedyBytes),
         filler=widths * (USUAL_TARIFFS + 1),
     )
 
@@ -85,6 +81,5 @@ PHASES = Layout(
     whole("tag" / A20, "read_at" / A15, "phases" / Array(3, A14)),
     _phases,
     plain(values.FrozenPhases)[1],
-    fixed=PHASES_LENGTH,
 )
 """The other body of F161, F163, F169, F171; see `units`, which tells the two apart."""

@@ -9,6 +9,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from protocols.q_gdw376 import values
+from protocols.q_gdw376.events import Events, EventsQuery, read_record
 from protocols.q_gdw376.frame import Frame, build
 from protocols.q_gdw376.layouts import (
     BAUD_RATES,
@@ -110,11 +111,21 @@ def value_of(afn: int, fn: int, up: bool) -> st.SearchStrategy[Any]:
         (0x0A, 10, True): archives,
         (0x0C, 2, True): clocks,
         (0x0C, 11, True): st.builds(values.ReadingState, st.lists(_progress, max_size=3).map(tuple)),
+        **{(0x0E, fn, True): _events for fn in (1, 2)},
+        **{(0x0E, fn, False): st.builds(EventsQuery, bytes1, bytes1) for fn in (1, 2)},
         (0x10, 1, False): st.builds(values.Forward, bytes1, bytes1, bytes1, bytes1, st.binary(max_size=60)),
         (0x10, 1, True): st.builds(values.Forwarded, bytes1, st.binary(max_size=60)),
     }[afn, fn, up]
 
 
+@st.composite
+def _told_events(draw: st.DrawFn) -> Events:
+    records = draw(st.lists(st.builds(read_record, bytes1, st.binary(max_size=30)), max_size=3))
+    pm = draw(bytes1)
+    return Events(draw(bytes1), draw(bytes1), pm, (pm + len(records)) % 256, tuple(records))
+
+
+_events = _told_events()
 _confirms = st.builds(
     values.UnitConfirm,
     bytes1,
@@ -143,7 +154,8 @@ _ports = st.builds(
     st.binary(min_size=6, max_size=6).map(bytes.hex),
     st.lists(_port_capabilities, max_size=3).map(tuple),
 )
-_capabilities = st.builds(values.TerminalCapabilities, words, bytes1, bytes1, bytes1, st.binary(max_size=30))
+# Too short for the whole of AFN09 F3, which would tell its end by itself.
+_capabilities = st.builds(values.TerminalCapabilities, words, bytes1, bytes1, bytes1, st.binary(max_size=14))
 
 
 def _history(fn: int, up: bool) -> st.SearchStrategy[Any]:

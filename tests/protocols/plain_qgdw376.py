@@ -272,7 +272,7 @@ def is_built(afn: int, fn: int, up: bool) -> bool:
         return up or afn == 0x0D
     up_only = {(0x02, 1), (0x02, 3), (0x09, 1), (0x09, 2), (0x09, 3), (0x0C, 2), (0x0C, 11)}
     down_only = {(0x04, 10), (0x05, 31)}
-    both = {(0x00, 3), (0x0A, 10), (0x10, 1)}
+    both = {(0x00, 3), (0x0A, 10), (0x0E, 1), (0x0E, 2), (0x10, 1)}
     return (afn, fn) in both or (afn, fn) in (up_only if up else down_only)
 
 
@@ -338,6 +338,8 @@ def _plain_length(afn: int, fn: int, up: bool, body: bytes, at: int, left: int) 
         return 6 if left else 0
     if (afn, fn) in ((0x05, 31), (0x0C, 2)):
         return 6
+    if afn == 0x0E:
+        return _events_length(body, at) if up else 2
     if (afn, fn) == (0x09, 1):
         return 41
     if (afn, fn) == (0x09, 2):
@@ -355,6 +357,36 @@ def _plain_length(afn: int, fn: int, up: bool, body: bytes, at: int, left: int) 
         assert forms is not None
         return forms[0]
     return None
+
+
+def _events_length(body: bytes, at: int) -> int:
+    left = len(body) - at
+    if left < 5:
+        return 4
+    count = body[at + 3] - body[at + 2]
+    if count < 0:
+        count += 256
+    if count == 0:
+        if body[at + 4 : at + 6] == b"\0\0" and body[at + 6 : at + 8] in (b"\1\0", b"\2\0", b"\3\0"):
+            return 4
+        count = 256
+    place = at + 4
+    for _ in range(count):
+        if place + 2 > len(body) or place + 2 + body[place + 1] > len(body):
+            return left
+        place += 2 + body[place + 1]
+    return place - at
+
+
+def _events(data: bytes) -> Any:
+    """Counters, pointers, (ERC, body) of every record, and what is left over."""
+    count = (data[3] - data[2]) % 256 or 256
+    records: list[tuple[int, bytes]] = []
+    place = 4
+    while len(records) < count and place + 1 < len(data) and place + 2 + data[place + 1] <= len(data):
+        records.append((data[place], data[place + 2 : place + 2 + data[place + 1]]))
+        place += 2 + data[place + 1]
+    return (*data[:4], tuple(records), data[place:])
 
 
 def _energy_length(afn: int, fn: int, body: bytes, at: int, lengths: dict[int, int], others: bool) -> int:
@@ -424,6 +456,8 @@ def _value(afn: int, fn: int, up: bool, data: bytes) -> Any:
         return (tuple(reader.two() for _ in range(reader.two())),)
     if afn == 0x09:
         return _configuration(fn, reader)
+    if afn == 0x0E:
+        return _events(data) if up else (data[0], data[1])
     if afn == 0x0C:
         return (tuple(_progress(reader) for _ in range(reader.one())),)
     port = reader.one()

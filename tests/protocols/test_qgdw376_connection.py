@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.errors import LocalProtocolError
+from protocols.permit import Permit
 from protocols.q_gdw376 import messages, midnight, values
 from protocols.q_gdw376.connection import (
     Answered,
@@ -25,7 +26,7 @@ from protocols.q_gdw376.connection import (
     Spontaneous,
 )
 from protocols.q_gdw376.frame import Frame, build, parse
-from protocols.q_gdw376.messages import Request, encode_unit
+from protocols.q_gdw376.messages import Request, RequestUnit, encode_unit
 from tests.protocols.test_qgdw376_examples import EXAMPLES
 from tests.protocols.test_qgdw376_frame import FIELD, LOGIN
 
@@ -35,6 +36,7 @@ READ_AT = datetime(2026, 11, 24, 0, 5)
 FROZEN = messages.read_frozen(161, range(1, 9), DAY)
 CLOCK = messages.read_clock()
 SET_CLOCK = messages.set_clock(READ_AT)
+WRITE_ARCHIVE = messages.write_archive([], permit=Permit("376 04 f10", TERMINAL, "test"))
 
 
 def a_master(**settings_: Any) -> Master:
@@ -108,8 +110,9 @@ def test_a_request_is_built_as_the_worked_example_has_it() -> None:
 
 @pytest.mark.parametrize(
     ("request_", "control"),
-    [(FROZEN, 0x4B), (CLOCK, 0x4B), (SET_CLOCK, 0x4A), (messages.write_archive([]), 0x4A),
-     (messages.forward(1, b"", 1, 100), 0x4B), (Request(0x01, SET_CLOCK.units), 0x41)],
+    [(FROZEN, 0x4B), (CLOCK, 0x4B), (SET_CLOCK, 0x4A), (WRITE_ARCHIVE, 0x4A),
+     (messages.forward(1, b"", 1, 100), 0x4B),
+     (Request(0x01, (RequestUnit(0, 1),), permit=Permit("376 01 f1", TERMINAL, "test")), 0x41)],
 )  # fmt: skip
 def test_the_function_code_follows_the_afn(request_: Request, control: int) -> None:
     assert a_master().send(request_, 0.0)[6] == control

@@ -9,7 +9,7 @@ import pytest
 
 from protocols.q_gdw376 import values
 from protocols.q_gdw376.frame import Frame, build, parse
-from protocols.q_gdw376.messages import decode, read
+from protocols.q_gdw376.messages import Fields, decode, read
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ EXAMPLES = [
             "afn": 13,
             "ec": (18, 0),
         },
-        [(0, 49, None)],
+        [(0, 49, {"td_d": date(2012, 7, 3), "minutes": 1429, "resets": 37})],
         raw_units={0: "03071295052500"},
     ),
     Example(
@@ -115,7 +115,10 @@ EXAMPLES = [
         "68 76 00 76 00 68 88 00 25 01 00 04 0D 64 00 00 04 06 01 14 CB 00 03 00 00 00 01 06 15 01 14 33 00"
         "01 00 75 16",
         {"terminal": "25000001", "up": True, "prm": False, "function": 8, "afn": 13, "ec": None, "pseq": 4},
-        [(0, 51, None), (0, 49, None)],
+        [
+            (0, 51, {"td_m": "2014-01", "minutes": 203, "resets": 3}),
+            (0, 49, {"td_d": date(2014, 1, 15), "minutes": 51, "resets": 1}),
+        ],
         raw_units={0: "0114cb000300", 1: "15011433000100"},
     ),
     Example(
@@ -261,7 +264,10 @@ def test_a_worked_example_says_what_its_note_says(example: Example) -> None:
     for name, value in example.envelope.items():
         assert getattr(frame, name) == value, name
     content = read(frame)
-    assert [(unit.pn, unit.fn, unit.value) for unit in content.units] == example.units
+    said = [unit.value.plain() if isinstance(unit.value, Fields) else unit.value for unit in content.units]
+    assert [
+        (unit.pn, unit.fn, value) for unit, value in zip(content.units, said, strict=True)
+    ] == example.units
     assert content.password.hex() == example.password
     for place, data in example.raw_units.items():
         assert content.units[place].raw.hex() == data
@@ -274,11 +280,13 @@ def test_the_examples_without_a_terminal_in_their_note_are_of_one_terminal() -> 
     assert {frame.terminal for frame in made} == {"03146332"}
 
 
-def test_an_f49_that_is_not_built_is_kept_raw_and_the_rest_decodes() -> None:
-    units = decode(parse(bytes.fromhex(EXAMPLES[6].frame)))
-    assert [(unit.offset, unit.reason) for unit in units] == [
-        (4, "no layout; kept raw"),
-        (14, "no layout; kept raw"),
+def test_units_without_a_type_of_their_own_tell_names_places_and_bytes() -> None:
+    _, second = decode(parse(bytes.fromhex(EXAMPLES[6].frame)))
+    assert isinstance(second.value, Fields)
+    assert [(field.name, field.name_zh, field.offset, field.raw.hex()) for field in second.value] == [
+        ("td_d", "日数据时标", 14, "150114"),
+        ("minutes", "供电时间", 17, "3300"),
+        ("resets", "复位累计次数", 19, "0100"),
     ]
 
 

@@ -14,7 +14,7 @@ from protocols.errors import LocalProtocolError
 from protocols.q_gdw376 import messages, values
 from protocols.q_gdw376.frame import Frame, build, parse
 from protocols.q_gdw376.identifiers import classes, identifier, points
-from protocols.q_gdw376.messages import Unit, decode, encode_unit, read
+from protocols.q_gdw376.messages import Fields, Unit, decode, encode_unit, read
 from tests.protocols import made_qgdw376 as made
 from tests.protocols.test_qgdw376_frame import FIELD
 from tests.protocols.vectors import Vector
@@ -132,10 +132,16 @@ def test_passwords_of_two_bytes_are_known_by_what_remains() -> None:
     assert read(field("gw-123")).password.hex() == "6004"
 
 
-def test_captured_curves_that_are_not_built_are_walked_by_the_list() -> None:
+def test_captured_curves_are_read_until_a_class_that_nobody_lists() -> None:
     found = decode(field("gw-115"))
     assert [unit.fn for unit in found[:15]] == list(range(81, 96))
-    assert found[13].reason == "no layout; kept raw"
+    assert isinstance(found[13].value, Fields)
+    assert found[13].value.plain() == {
+        "start": datetime(2015, 4, 16, 12, 45),
+        "density": 1,
+        "n": 1,
+        "values": [None],
+    }
     assert found[15].fn == 96
     assert found[15].reason == "not in the list of items"
     assert not read(field("gw-115")).whole
@@ -305,7 +311,7 @@ def test_units_are_identified_without_being_read(frame: Frame, seed: int) -> Non
 def test_a_list_whose_length_is_known_by_no_rule_ends_the_walk() -> None:
     (unit,) = units(0x0C, "00000100" + "00" * 9)
     assert unit.reason == "not in the list of items"
-    (unit,) = units(0x03, "00000100" + "00" * 9)
+    (unit,) = units(0x09, "00000201" + "00" * 9)
     assert unit.reason == "length not known"
 
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.q_gdw376 import values
+from protocols.q_gdw376.events import Events
 from protocols.q_gdw376.frame import Frame, build, parse
 from protocols.q_gdw376.layouts import LAYOUTS
 from protocols.q_gdw376.messages import decode, encode_unit
@@ -26,6 +27,9 @@ def in_plain_words(value: object) -> Any:
     """A value as the second decoder would say it."""
     if isinstance(value, values.Clock):
         return in_plain_words(value.at), value.weekday
+    if isinstance(value, Events):
+        records = tuple((record.erc, record.raw) for record in value.records)
+        return value.ec1, value.ec2, value.pm, value.pn, records, value.rest
     if isinstance(value, datetime):
         return value.year - 2000, value.month, value.day, value.hour, value.minute, value.second
     if isinstance(value, date):

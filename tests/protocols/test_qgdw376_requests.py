@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from protocols.errors import LocalProtocolError
+from protocols.permit import Permit
 from protocols.q_gdw376 import formats, messages, values
-from protocols.q_gdw376.items import lookup, unit_length
-from protocols.q_gdw376.layouts import LAYOUTS
+from protocols.q_gdw376.items import ITEMS, dangerous, form_of, lookup
 from protocols.q_gdw376.messages import RequestUnit, encode_unit
 from tests.protocols.test_qgdw376_messages import DAY, EE, READ_AT, TAG, units
 
@@ -100,7 +100,8 @@ def test_requests_of_the_sheet(request_: messages.Request, afn: int, body: str, 
 
 def test_writing_the_archive_confirms_and_is_not_repeated() -> None:
     record = values.ArchiveRecord(1, 1, 2, 2400, 30, "123456789012", 4, user_class=0x10)
-    request = messages.write_archive([record], password=b"\x12\x34")
+    permit = Permit("376 04 f10", "02001234", "a test")
+    request = messages.write_archive([record], password=b"\x12\x34", permit=permit)
     assert request.con
     assert not request.repeatable
     assert request.body[-2:] == b"\x12\x34"
@@ -119,7 +120,9 @@ def test_what_a_request_asks_is_known() -> None:
     "make",
     [
         lambda: messages.read_frozen(177, [1], DAY),
-        lambda: messages.read_frozen(49, [1], DAY),
+        lambda: messages.read_frozen(73, [1], DAY),
+        lambda: messages.read_frozen(250, [1], DAY),
+        lambda: messages.points_that_fit(1024, 250),
         lambda: messages.read_frozen_month(161, [1], 2026, 11),
         lambda: messages.Request(0x0C, ()).body,
         lambda: messages.Request(0x0C, (RequestUnit(0, 2),), password=bytes(16)).body,
@@ -148,6 +151,75 @@ def test_how_many_points_fit_a_frame() -> None:
     assert messages.points_that_fit(255, 161) == 6
     assert messages.points_that_fit(1024, 1) == 10
     assert messages.points_that_fit(40, 161) == 1
+
+
+# -- any class by its row -----------------------------------------------------------------------------
+
+
+def test_a_query_of_any_class_takes_its_data_by_name() -> None:
+    assert messages.query(0x0C, 25, [1, 2]).body.hex() == "0101010302010103"
+    assert messages.query(0x0D, 5, [1], {"td_d": "2026-11-23"}).body.hex() == "01011000231126"
+    assert messages.query(0x0D, 161, [1], values.DayTag(DAY)).body.hex() == "01010114231126"
+    listed = messages.query(0x0A, 11, values={"port": [1, 2]})
+    assert listed.body.hex() == "00000401020102"
+    assert (listed.repeatable, listed.password, listed.actions) == (True, None, ())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: messages.query(0x04, 10),
+        lambda: messages.query(0x05, 31),
+        lambda: messages.query(0x0D, 5, [1]),
+        lambda: messages.query(0x0D, 5, [1], {"td_d": "2026-11-23", "colour": 1}),
+        lambda: messages.query(0x77, 1),
+        lambda: messages.query(0x0B, 2),
+        lambda: messages.command(0x0C, 2),
+        lambda: messages.command(0x05, 31),
+    ],
+)
+def test_what_is_no_query_and_no_command_is_refused(make: Any) -> None:
+    with pytest.raises(LocalProtocolError):
+        make()
+
+
+def test_a_dangerous_command_is_built_only_with_its_own_permit() -> None:
+    trip = Permit("376 05 f1", "02001234", "a test")
+    built = messages.command(0x05, 1, 2, {"param": {"duration": 3, "alarm_delay": 0}}, permit=trip)
+    assert built.actions == ("376 05 f1",)
+    assert not built.repeatable
+    assert built.body.hex() == "0201010003" + "00" * 16
+    for wrong in (None, Permit("376 05 f2", "02001234", "a test")):
+        with pytest.raises(LocalProtocolError):
+            messages.command(0x05, 1, 2, {"param": {"duration": 3, "alarm_delay": 0}}, permit=wrong)
+        with pytest.raises(LocalProtocolError):
+            _ = messages.Request(0x05, built.units, permit=wrong).body
+
+
+def test_a_harmless_command_needs_no_permit() -> None:
+    clock = {"clock": "2026-11-24 08:15:30"}
+    assert messages.command(0x05, 31, values=clock).body.hex() == "00004003301508245126" + "00" * 16
+    assert messages.query(0x10, 13, values={"kind": 1}).body.hex() == "0000100101" + "00" * 16
+
+
+def test_which_classes_are_dangerous() -> None:
+    marked = {(item.afn, item.fn) for item in ITEMS if item.danger and item.direction != "up"}
+    assert {afn for afn, _ in marked} == {0x01, 0x03, 0x04, 0x05, 0x06, 0x0F, 0x10}
+    for afn, fn in (
+        (0x01, 1),
+        (0x04, 3),
+        (0x04, 10),
+        (0x05, 1),
+        (0x05, 52),
+        (0x05, 53),
+        (0x0F, 1),
+        (0x10, 10),
+    ):
+        assert dangerous(afn, fn)
+    for afn, fn in ((0x05, 31), (0x10, 1), (0x0C, 129), (0x0A, 10), (0x0D, 161)):
+        assert not dangerous(afn, fn)
+    assert dangerous(0x05, 200)
+    assert not dangerous(0x0C, 200)
 
 
 # -- formats and items --------------------------------------------------------------------------------
@@ -218,7 +290,7 @@ def test_a_request_is_named_by_its_answers_row() -> None:
         (0x0C, 33, True, "0000241126" "04", 91),
         (0x0C, 100, True, "0001" "0000", 14),
         (0x0C, 100, True, "0005", None),
-        (0x0C, 57, True, "05", None),
+        (0x0C, 57, True, "05" + "00" * 48, 49),
         (0x0D, 5, True, TAG + "04", 24),
         (0x0D, 58, True, TAG + "04", 24),
         (0x0D, 81, True, "45121604150102", 13),
@@ -234,23 +306,19 @@ def test_a_request_is_named_by_its_answers_row() -> None:
         (0x0A, 11, True, "02", 11),
         (0x0A, 11, False, "02", 3),
         (0x0A, 10, False, "0200", 6),
-        (0x0A, 38, False, "", None),
+        (0x0A, 38, False, "0102", 4),
+        (0x0A, 38, False, "01", None),
         (0x0A, 25, False, "", 0),
         (0x0A, 7, True, "", None),
         (0x05, 1, True, "", None),
-        (0x02, 1, False, "", None),
-        (0x0D, 5, True, "", 8),
-        (0x03, 1, True, "", None),
+        (0x02, 1, False, "", 0),
+        (0x0D, 5, True, "", None),
+        (0x03, 1, True, "", 1),
         (0x77, 1, True, "", None),
     ],
 )  # fmt: skip
 def test_lengths_by_the_list(afn: int, fn: int, up: bool, data: str, length: int | None) -> None:
-    assert unit_length(afn, fn, up, bytes.fromhex(data), 0) == length
-
-
-def test_what_is_built_agrees_with_the_list_where_the_list_has_a_length() -> None:
-    for (afn, fn, up), layout in LAYOUTS.items():
-        if layout.rest or (afn, fn) in ((0x02, 3), (0x10, 1)):
-            continue
-        data = bytes([3]) * layout.place + (2).to_bytes(max(1, layout.size), "little")
-        assert unit_length(afn, fn, up, data, 0) == layout.fixed + layout.each * 2, (afn, fn, up)
+    form = form_of(afn, fn, up)
+    body = bytes.fromhex(data)
+    lengths = () if form is None else form.lengths(body, 0, len(body))
+    assert (lengths[0] if lengths else None) == length
