@@ -20,7 +20,7 @@ PACKAGES = ("protocols", "gateway", "simulator")
 PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 CONTRACTS: list[dict[str, Any]] = PROJECT["tool"]["importlinter"]["contracts"]
 
-LATER = ("protocols.lens", "protocols.dlt645.control", "gateway.session.relay", "gateway.control.dispatcher")
+LATER = ("protocols.lens", "gateway.session.relay", "gateway.control.dispatcher")
 """Modules that contracts name by pattern, since later rooms bring them: planted empty where missing."""
 
 BREACHES: dict[str, list[tuple[str, str]]] = {
@@ -43,6 +43,9 @@ BREACHES: dict[str, list[tuple[str, str]]] = {
         ("gateway.session.meter", "protocols.dlt645.control"),
         ("gateway.control.dispatcher", "protocols.dlt645.control"),
         ("protocols.dlt645.frame", "protocols.dlt645.control"),
+        ("protocols.dlt645.connection", "protocols.dlt645.control"),
+        ("protocols.dlt645.description", "protocols.dlt645.control"),
+        ("gateway.session", "protocols.dlt645.control"),
     ],
     "relay-door": [
         ("gateway.api", "gateway.session.relay"),

@@ -21,6 +21,7 @@ MODULES: Final = {
     "import": "assets",
     "collect": "live",
     "gaps": "readings",
+    "events": "events",
     "export": "readings",
     "read": "live",
     "archive": "live",
@@ -28,6 +29,9 @@ MODULES: Final = {
     "replace": "assets",
     "migrate": "assets",
     "decode": "decode",
+    "encode": "encode",
+    "diff": "diff",
+    "token": "token",
 }
 """Where each command is. A module is imported when its command is wanted: decoding a frame needs neither HTTP
 nor database, and their imports take a second."""

@@ -1,22 +1,20 @@
-"""Any bytes to what a person may read: the frames in them, told as JSON-ready dicts, of both families.
-
-At each 68H a 376.1 frame is tried first, then a 645 frame; what is neither is counted. A 645 frame that a
-376.1 frame forwards stands under `inner`. For viewing only: whoever files values takes them from the
-protocol packages.
-"""
+"""One Q/GDW 376.1 frame as JSON-ready fields: envelope, units with their values, a forwarded 645 frame."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import date, datetime
-from typing import Any
+from decimal import Decimal
 
-from protocols.dlt645 import description
-from protocols.dlt645 import frame as dlt645
+from protocols.errors import RemoteProtocolError
+from protocols.lens.fields import Fields, describe
+from protocols.lens.places import meters
 from protocols.q_gdw376 import frame as q_gdw376
 from protocols.q_gdw376 import items as classes
 from protocols.q_gdw376 import messages
+from protocols.q_gdw376.event_records import IMPORTANT, NORMAL, Events, decode_events, kind
+from protocols.q_gdw376.fields import Fields as UnitFields
 from protocols.q_gdw376.messages import (
     Clock,
     Forward,
@@ -28,80 +26,16 @@ from protocols.q_gdw376.messages import (
     UnitConfirm,
 )
 
-NOTHING = "nothing to decode"
-ONLY_LEAD_IN = "only FEH lead-in"
-NO_START = "no 68H"
-CUT_SHORT = "cut short"
-
 # Keys of a forwarded frame that are also told beside the frame that carries it.
 _INNER = ("address", "control", "length", "di", "value", "unit", "relay_cmd")
 
-Fields = dict[str, Any]
+_EVENTS = 0x0E
+_PARAMETERS = (0x04, 0x0A)
+_MASTER_ADDRESS, _MASTER_PHONE = 3, 4
 
 
-@dataclass(frozen=True, slots=True)
-class Seen:
-    """What was found. frames: from left to right; discarded: bytes outside of them, FEH not counted.
-
-    error: why there is no frame; None where there is one.
-    """
-
-    frames: list[Fields]
-    discarded: int
-    error: str | None
-
-
-def look(data: bytes) -> Seen:
-    """Every frame in `data`, none inside another. Never raises, whatever the bytes are."""
-    found: list[Fields] = []
-    discarded = 0
-    reason = ""
-    at = 0
-    while (start := data.find(q_gdw376.START, at)) >= 0:
-        discarded += _junk(data, at, start)
-        at = start
-        told = _frame_at(data, start)
-        if isinstance(told, str):
-            reason = reason or told
-            discarded += 1
-            at += 1
-        else:
-            length, frame = told
-            found.append(frame)
-            at += length
-    discarded += _junk(data, at, len(data))
-    if found:
-        return Seen(found, discarded, None)
-    if not data:
-        return Seen([], 0, NOTHING)
-    return Seen([], discarded, reason or (NO_START if discarded else ONLY_LEAD_IN))
-
-
-def _junk(data: bytes, start: int, end: int) -> int:
-    return end - start - data.count(b"\xfe", start, end)
-
-
-def _frame_at(data: bytes, start: int) -> tuple[int, Fields] | str:
-    """Length and fields of the frame at `start`, or why there is none."""
-    terminal = q_gdw376.examine(data, start)
-    if isinstance(terminal, int):
-        raw = data[start : start + terminal]
-        return terminal, _terminal_frame(q_gdw376.content(raw), start, terminal)
-    meter = dlt645.examine(data, start)
-    if isinstance(meter, int):
-        raw = data[start : start + meter]
-        return meter, _meter_frame(dlt645.content(raw), start)
-    # The family whose second 68H is there is the one whose fault is worth telling.
-    verdict = meter if data[start + 7 : start + 8] == b"\x68" else terminal
-    return verdict or CUT_SHORT
-
-
-def _meter_frame(frame: dlt645.Frame, start: int) -> Fields:
-    told = description.describe(frame)
-    return {"protocol": told.pop("protocol"), "start": start, **told}
-
-
-def _terminal_frame(frame: q_gdw376.Frame, start: int, length: int) -> Fields:
+def terminal_fields(frame: q_gdw376.Frame, start: int, length: int) -> Fields:
+    """The fields of a frame of `length` bytes whose first 68H stands at `start`. Never raises."""
     content = messages.read(frame)
     control = frame.up << 7 | frame.prm << 6 | frame.acd << 5 | frame.fcv << 4 | frame.function
     told: Fields = {
@@ -149,8 +83,7 @@ def _unit(frame: q_gdw376.Frame, unit: Unit) -> Fields:
     if item is not None:
         told |= {"name": item.name_en, "name_zh": item.name_zh}
     told["values"] = [
-        {"name": name, "value": value, "unit": measured}
-        for name, value, measured in _values(unit.value, _reactive(frame, unit))
+        {"name": name, "value": value, "unit": measured} for name, value, measured in unit_values(frame, unit)
     ]
     told["bytes"] = unit.raw.hex()
     if unit.reason is not None:
@@ -171,18 +104,55 @@ def _highlights(frame: q_gdw376.Frame, unit: Unit) -> Fields:
             return {"read_time": _minute(read_at), "tariffs": max(0, len(registers) - 1), key: energies}
         case Forward(port=port, content=content) | Forwarded(port=port, content=content):
             return {"port": port, "inner_len": len(content), **_inner_highlights(_inner(content))}
-    return {}
+    told = events_of(frame, unit)
+    if told is not None:
+        return _first_event(told)
+    return _named_fields(frame, unit)
+
+
+def _first_event(told: Events) -> Fields:
+    pointers: Fields = {"ec1": told.ec1, "ec2": told.ec2, "pm": told.pm, "pn_end": told.pn}
+    if told.records:
+        pointers |= {"erc": told.records[0].erc, "erc_len": len(told.records[0].raw)}
+    return pointers
+
+
+# Short keys for what people ask after first: fields of the unit's form, and the key that lists them.
+_SHORT_KEYS: dict[tuple[int, int], dict[str, tuple[str, ...]]] = {
+    (0x0C, 25): {
+        "p_kw": ("p_total", "p_a", "p_b", "p_c"),
+        "pf_pct": ("pf_total", "pf_a", "pf_b", "pf_c"),
+        "u_v": ("u_a", "u_b", "u_c"),
+        "i_a": ("i_a", "i_b", "i_c"),
+    },
+}
+
+
+def _named_fields(frame: q_gdw376.Frame, unit: Unit) -> Fields:
+    said = unit.value
+    if not isinstance(said, UnitFields):
+        return {}
+    told: Fields = {}
+    for key, names in _SHORT_KEYS.get((frame.afn, unit.fn), {}).items():
+        told[key] = [text_of(said.get(name)) for name in names]
+    read_at = said.get("read_at")
+    if isinstance(read_at, datetime):
+        told["read_time"] = _minute(read_at)
+    if unit.fn == _MASTER_ADDRESS and frame.afn in _PARAMETERS and "apn" in said:
+        told["main"] = f"{said['main_ip']}:{said['main_port']}"
+        told["backup"] = f"{said['backup_ip']}:{said['backup_port']}"
+        told["apn"] = text_of(said["apn"])
+    if unit.fn == _MASTER_PHONE and frame.afn in _PARAMETERS and "phone" in said:
+        # Digits end with F nibbles.
+        told["phone"] = str(text_of(said["phone"])).rstrip("f")
+        told["sms_center"] = str(text_of(said["sms_centre"])).rstrip("f")
+    return told
 
 
 def _inner(content: bytes) -> Fields | None:
     """The first good 645 frame in forwarded bytes; `start` counts from their beginning."""
-    at = content.find(dlt645.START)
-    while at >= 0:
-        length = dlt645.examine(content, at)
-        if isinstance(length, int):
-            return _meter_frame(dlt645.content(content[at : at + length]), at)
-        at = content.find(dlt645.START, at + 1)
-    return None
+    place = next(meters(content), None)
+    return None if place is None else describe(content, place)
 
 
 def _inner_highlights(inner: Fields | None) -> Fields:
@@ -209,6 +179,22 @@ _PHASES = ("phase A", "phase B", "phase C")
 _Told = tuple[str, str | None, str]
 
 
+def unit_values(frame: q_gdw376.Frame, unit: Unit) -> Iterator[_Told]:
+    """(name, text, unit of measure) of everything that a unit's value holds."""
+    told = events_of(frame, unit)
+    return _values(unit.value if told is None else told, _reactive(frame, unit))
+
+
+def events_of(frame: q_gdw376.Frame, unit: Unit) -> Events | None:
+    """The event records that a unit brings; None where it brings none, or is not understood."""
+    if not frame.up or frame.afn != _EVENTS or unit.fn not in (IMPORTANT, NORMAL) or unit.reason:
+        return None
+    try:
+        return decode_events(unit.raw)
+    except RemoteProtocolError:
+        return None
+
+
 def _values(value: object, reactive: bool) -> Iterator[_Told]:
     """(name, text, unit) of everything that a unit's value holds; texts are decimal strings where numbers."""
     if isinstance(value, UnitConfirm):
@@ -218,6 +204,12 @@ def _values(value: object, reactive: bool) -> Iterator[_Told]:
         return
     if value is None:
         return
+    if isinstance(value, UnitFields):
+        yield from ((name, text_of(said), measured) for name, said, measured in value.flat())
+        return
+    if isinstance(value, Events):
+        yield from _events(value)
+        return
     for field in fields(value):  # type: ignore[arg-type]  # every value of a unit is a dataclass
         said = getattr(value, field.name)
         if field.name in _REGISTERS and isinstance(said, tuple):
@@ -225,6 +217,21 @@ def _values(value: object, reactive: bool) -> Iterator[_Told]:
             yield from _registers(field.name, said, measured)
         else:
             yield from _flat(field.name, said)
+
+
+def _events(told: Events) -> Iterator[_Told]:
+    for name in ("ec1", "ec2", "pm", "pn"):
+        yield name, str(getattr(told, name)), ""
+    for place, record in enumerate(told.records, 1):
+        known = kind(record.erc)
+        before = f"record {place}"
+        yield f"{before} erc", str(record.erc), ""
+        yield f"{before} event", None if known is None else known.name_en, ""
+        if record.fields is None:
+            yield f"{before} body", record.raw.hex(), ""
+        else:
+            for name, said, measured in record.fields.flat(f"{before} "):
+                yield name, text_of(said), measured
 
 
 def _registers(name: str, registers: Registers, measured: str) -> Iterator[_Told]:
@@ -245,19 +252,24 @@ def _flat(name: str, said: object) -> Iterator[_Told]:
         for field in fields(said):
             yield from _flat(f"{name} {field.name}", getattr(said, field.name))
     else:
-        yield name, _text(said), ""
+        yield name, text_of(said), ""
 
 
-def _text(said: object) -> str | None:
+def text_of(said: object) -> str | None:
+    """A value as JSON and people read it; None where there is no value."""
     match said:
         case None:
             return None
         case bytes():
             return said.hex()
+        case Decimal():
+            return f"{said:f}"
         case datetime():
             return str(said)
         case date():
             return said.isoformat()
+        case tuple():
+            return ", ".join(f"p{pn} F{fn}" for pn, fn in said)
     return str(said)
 
 
