@@ -6,7 +6,9 @@ with a message that names the key, where it was set, and what is allowed.
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import re
 import tomllib
 from collections.abc import Iterator
 from datetime import datetime, time
@@ -76,9 +78,38 @@ class ListenSettings(Section):
 
 
 class HttpSettings(Section):
-    """Health, metrics and status for machines elsewhere. Off unless an address is given."""
+    """The HTTP interface for other machines: health and metrics for anybody, the rest by token. Off unless an
+    address is given."""
 
     address: Address | None = None
+    certificate: Path | None = None
+    """PEM, with the chain: TLS. Without it tokens are taken on this machine's own addresses only"""
+    key: Path | None = None
+    """PEM, of the certificate"""
+    client_authorities: Path | None = None
+    """PEM: only clients with a certificate of these authorities are let in (mutual TLS)"""
+    behind_proxy: bool = False
+    """a proxy in front speaks TLS: tokens are taken without it here"""
+    webhooks_to_ourselves: bool = False
+    """webhooks may name this machine, and plain http: for the bench only"""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.certificate is None) != (self.key is None):
+            raise ValueError("certificate and key go together")
+        if self.client_authorities is not None and self.certificate is None:
+            raise ValueError("client_authorities needs certificate and key")
+        return self
+
+    def private(self) -> bool:
+        """Can nobody on the way read a token? By TLS, here or in front, or because the way is this machine."""
+        if self.certificate is not None or self.behind_proxy or self.address is None:
+            return True
+        host, _ = split_address(self.address)
+        try:
+            return ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host == "localhost"
 
 
 class SessionSettings(Section):
@@ -101,10 +132,20 @@ class SessionSettings(Section):
     clock_tolerance_seconds: float = Field(default=300.0, gt=0, le=86_400)
     clock_policy: Literal["alarm", "correct"] = "alarm"
     """a clock that is off by more is alarmed; `correct` also sets it, never across a midnight"""
+    fetch_events: bool = True
+    """ask terminals for the events that they say wait; those they send unasked are filed in any case"""
     forward_message_timeout_seconds: int = Field(default=30, ge=1, le=127)
     """how long a terminal may wait for a meter (AFN10 F1)"""
     forward_margin_seconds: float = Field(default=30.0, ge=0, le=600)
     """how much longer than that its answer is waited for: the way up and down"""
+    relay_carrier_timeout_seconds: int = Field(default=60, ge=1, le=127)
+    """as forward_message_timeout_seconds, for relay work behind carrier or radio (port 31)"""
+    relay_wire_timeout_seconds: int = Field(default=5, ge=1, le=127)
+    """and behind any other port"""
+    relay_margin_seconds: float = Field(default=30.0, ge=1, le=120)
+    """how much longer than those its answer is waited for"""
+    relay_pauses_reading: bool = False
+    """have the terminal stop reading meters on a port while one behind it is switched"""
 
 
 class CollectionSettings(Section):
@@ -142,8 +183,12 @@ class CollectionSettings(Section):
 
 
 class ProfileSettings(Section):
-    """How one kind of terminal differs, by the name that the assets use; what is left out is as elsewhere."""
+    """How one kind of terminal differs, by the name that the assets use. It changes the built-in profile of
+    that name, or is a new one; what is left out is as in `base`, and in the end as elsewhere in the
+    settings."""
 
+    base: str | None = None
+    """the profile that it differs from; by default `standard-2013`"""
     td_d_names: Literal["ended_day", "freeze_day"] | None = None
     """which date Td_d gives a midnight: the day that ended (most), or the day that it opens"""
     confirm_form: Literal["F1", "F3"] | None = None
@@ -152,6 +197,110 @@ class ProfileSettings(Section):
     """for how many days the terminal keeps its frozen values"""
     clock_tolerance_seconds: float | None = Field(default=None, gt=0, le=86_400)
     points_per_request: int | None = Field(default=None, ge=1, le=64)
+    fcv: bool | None = None
+    """mark the bit valid that turns with each request"""
+    password_scheme: Literal["none", "fixed", "crc16"] | None = None
+    """how writes are authenticated (AFN04 F5)"""
+    password: SecretStr | None = None
+    """16 bytes in hex, in Q/GDW 130-2005 2: the fixed one"""
+    crc_polynomial: int | None = Field(default=None, ge=0, le=0xFFFF)
+    crc_seed: int | None = Field(default=None, ge=0, le=0xFFFF)
+    crc_reflected: bool | None = None
+    crc_xor_out: int | None = Field(default=None, ge=0, le=0xFFFF)
+    crc_place: Literal["first-low", "first-high", "last-low", "last-high"] | None = None
+    edition: Literal["2005", "2009", "2013"] | None = None
+    """which standard's layouts hold where they differ"""
+    variants: dict[str, str] | None = None
+    """further layouts about which terminals differ, by name"""
+
+    def row(self) -> dict[str, object]:
+        """What is set, in the words of the protocol's own table."""
+        return {
+            _DIALECT_WORDS.get(name, name): value.get_secret_value()
+            if isinstance(value, SecretStr)
+            else value
+            for name, value in self
+            if value is not None
+        }
+
+
+_DIALECT_WORDS: Final = {
+    "reply_timeout_seconds": "reply_timeout_s",
+    "clock_tolerance_seconds": "clock_tolerance_s",
+    "points_per_request": "points_a_request",
+}
+
+
+class MeterSettings(Section):
+    """How one kind of meter is switched, by the profile name that the assets use. `default` holds for
+    profiles that are not here, and for what one leaves out."""
+
+    base: str | None = None
+    """the dialect of DL/T 645 that it starts from; by default `standard-2007`"""
+    level: Literal["02", "03", "04", "98"] | None = None
+    """02 to 04: in plain, with the password; 98: sealed by the crypto machine"""
+    password: SecretStr | None = None
+    """six digits; better in `password_file` or in the environment"""
+    password_file: Path | None = None
+    operator: str | None = Field(default=None, pattern="^[0-9]{8}$")
+    """eight digits that the meter keeps in its record of the switching"""
+    status_word: bool | None = None
+    """ask for a status word in the answer to a sealed command"""
+    sealed_order: Literal["reversed", "as_given"] | None = None
+
+    @model_validator(mode="after")
+    def _one_password(self) -> Self:
+        if self.password is not None and self.password_file is not None:
+            raise ValueError("give password or password_file, not both")
+        if self.password is not None and not _PASSWORD.fullmatch(self.password.get_secret_value()):
+            raise ValueError("password must be six digits")
+        return self
+
+    def row(self) -> dict[str, object]:
+        """What is set, in the words of `session.settings.MeterProfile`. ConfigurationError where the file
+        cannot be read or holds no password."""
+        told = {name: value for name, value in self if value is not None}
+        told.pop("password_file", None)
+        if self.password is not None:
+            told["password"] = self.password.get_secret_value()
+        elif self.password_file is not None:
+            told["password"] = _password_in(self.password_file)
+        return told
+
+
+_PASSWORD: Final = re.compile("[0-9]{6}")
+
+
+def _password_in(file: Path) -> str:
+    try:
+        text = file.read_text(encoding="ascii").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"cannot read the password file 无法读取密码文件 {file}: {error}") from error
+    if not _PASSWORD.fullmatch(text):
+        raise ConfigurationError(f"{file} does not hold six digits 密码应为六位数字")
+    return text
+
+
+class SecuritySettings(Section):
+    """Who makes the ciphers that meters with a security chip want."""
+
+    production: bool = True
+    """refuse what is for a bench only: a software module, and a module without TLS"""
+    module: Literal["none", "tcp", "software"] = "none"
+    """an external crypto machine, or the bench's own software, which opens simulated meters only"""
+    address: Address | None = None
+    """of the crypto machine"""
+    timeout_seconds: float = Field(default=5.0, gt=0, le=60)
+    """for connecting to it and for each of its answers"""
+    ca_file: Path | None = None
+    """who signed its certificate; without it the connection is not encrypted"""
+    certificate_file: Path | None = None
+    certificate_key_file: Path | None = None
+    """ours, where it wants one"""
+    key_file: Path | None = None
+    """32 hex digits: master key of the software module"""
+    key: SecretStr | None = None
+    """the same, from the environment"""
 
 
 class LogSettings(Section):
@@ -188,6 +337,8 @@ class Settings(BaseSettings):
     session: SessionSettings = SessionSettings()
     collection: CollectionSettings = CollectionSettings()
     profiles: dict[str, ProfileSettings] = Field(default_factory=dict)
+    meters: dict[str, MeterSettings] = Field(default_factory=dict)
+    security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
     clock: ClockSettings = ClockSettings()
 
@@ -257,7 +408,7 @@ def _explain(error: ValidationError, from_file: dict[str, Any], file: Path | Non
         message = fault["msg"].removeprefix("Value error, ")
         if fault["type"] == "extra_forbidden":
             message = f"no such key; there are: {', '.join(_known_keys(path[:-1]))}"
-        elif path[-1] != "url" and not isinstance(fault["input"], dict):
+        elif path[-1] not in ("url", "password") and not isinstance(fault["input"], dict):
             message = f"{message} (found {str(fault['input'])[:80]!r})"
         yield f"  {'.'.join(path)} [{where}]: {message}"
 
@@ -277,4 +428,6 @@ def _known_keys(path: list[str]) -> list[str]:
     section = Settings.model_fields[path[0]].annotation if path[0] in Settings.model_fields else None
     if path[0] == "profiles":
         section = ProfileSettings
+    elif path[0] == "meters":
+        section = MeterSettings
     return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []

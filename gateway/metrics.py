@@ -17,8 +17,13 @@ Outcome = Literal["answered", "confirmed", "denied", "silent", "broken", "late"]
 Filing = Literal["new", "filled", "equal", "won", "lost"]
 """What became of a reading in the database; `won` and `lost` are the two ends of a conflict."""
 
+EventSource = Literal["fetched", "pushed"]
+"""Asked for because a terminal said that some wait, or sent by it of its own accord."""
+
 OUTCOMES: Final[tuple[Outcome, ...]] = ("answered", "confirmed", "denied", "silent", "broken", "late")
 FILINGS: Final[tuple[Filing, ...]] = ("new", "filled", "equal", "won", "lost")
+
+EVENT_SOURCES: Final[tuple[EventSource, ...]] = ("fetched", "pushed")
 
 EXCHANGE_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """From a terminal on the bench to one on a bad 2G link with two repeats."""
@@ -95,6 +100,15 @@ class Metrics:
             "From request to whole answer",
             buckets=EXCHANGE_SECONDS,
             registry=registry,
+        )
+
+        # events
+        events = Counter(
+            "lingdian_events", "Events filed that were new, by how they came", ["source"], registry=registry
+        )
+        self.events: dict[EventSource, Counter] = {s: events.labels(s) for s in EVENT_SOURCES}
+        self.events_lost = Counter(
+            "lingdian_events_lost", "Events that a terminal counted and does not give", registry=registry
         )
 
         # readings and the writer

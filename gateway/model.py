@@ -228,6 +228,52 @@ class RawFrame:
     raw: bytes
 
 
+class EventClass(IntEnum):
+    """Which of a terminal's two event memories; the number is the Fn of AFN0E that asks for it."""
+
+    IMPORTANT = 1
+    """counted by EC1; ACD tells that some wait"""
+    NORMAL = 2
+    """counted by EC2"""
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """One event of a terminal, on its way to the database."""
+
+    pointer: int
+    """its place in the terminal's memory, 0..255, which wraps"""
+    erc: int
+    occurred_at: datetime | None
+    """UTC, by the terminal's clock; None where it did not say"""
+    pn: int | None
+    """measuring point; None where the event is not about one"""
+    starts: bool | None
+    """it began, or it is over; None where the body does not say"""
+    detail: list[dict[str, object]]
+    """what else the body says, ready for JSON: name, name_zh, value, unit"""
+    reason: str | None
+    """why the body is not understood; None: it is"""
+    raw: bytes
+    """the body as sent, at most 255 bytes"""
+
+
+@dataclass(frozen=True, slots=True)
+class EventBatch:
+    """Records of one memory, all that there are from pointer `begin` on, `count` of them (modulo 256)."""
+
+    event_class: EventClass
+    begin: int
+    count: int
+    """0: the rows are of other places, and say nothing of those from `begin` on"""
+    rows: tuple[EventRow, ...]
+    received_at: datetime
+    pushed: bool = False
+    """sent by the terminal of its own accord"""
+    contested: bool = False
+    """two devices use the terminal's address: nobody knows whose events these are"""
+
+
 @dataclass(frozen=True, slots=True)
 class ArchiveRecord:
     """One row of a terminal's meter archive (AFN04/0A F10)."""

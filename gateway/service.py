@@ -16,18 +16,19 @@ import psycopg
 import structlog
 
 from gateway.api import app as api
+from gateway.api.deliveries import Deliveries
 from gateway.api.parts import Parts
 from gateway.api.runs import Collections
-from gateway.api.server import HttpServer
+from gateway.api.server import HttpServer, Tls
 from gateway.clock import Clock
 from gateway.collection.collector import Collector
 from gateway.collection.schedule import Schedule
 from gateway.collection.stores import CollectionStore
-from gateway.config import ClockSettings, ProfileSettings, Settings, split_address
+from gateway.config import ClockSettings, HttpSettings, Settings, split_address
 from gateway.errors import ConfigurationError, StorageError
 from gateway.metrics import Metrics
 from gateway.session.registry import Registry
-from gateway.session.settings import SessionSettings, TerminalProfile
+from gateway.session.settings import DEFAULT_PROFILE, SessionSettings, meter_profiles, terminal_profiles
 from gateway.session.stores import TerminalStore
 from gateway.state import State
 from gateway.storage import embedded
@@ -124,9 +125,13 @@ def clock_of(settings: ClockSettings) -> Clock:
 def session_settings(settings: Settings) -> SessionSettings:
     """The session room's settings; a profile's gaps are filled from the general ones."""
     session = settings.session
-    default = TerminalProfile(
-        clock_tolerance_s=session.clock_tolerance_seconds,
-        points_a_request=settings.collection.points_per_request,
+    profiles = terminal_profiles(
+        {name: profile.row() for name, profile in settings.profiles.items()},
+        {
+            "clock_tolerance_s": session.clock_tolerance_seconds,
+            "points_a_request": settings.collection.points_per_request,
+            "reply_timeout_s": session.reply_timeout_seconds,
+        },
     )
     return SessionSettings(
         login_deadline_s=session.login_deadline_seconds,
@@ -138,21 +143,16 @@ def session_settings(settings: Settings) -> SessionSettings:
         read_buffer_bytes=session.read_buffer_bytes,
         refuse_unknown=session.unknown_terminals == "refuse",
         correct_clock=session.clock_policy == "correct",
+        fetch_events=session.fetch_events,
         forward_message_timeout_s=session.forward_message_timeout_seconds,
         forward_margin_s=session.forward_margin_seconds,
-        default_profile=default,
-        profiles={name: _profile(profile, default) for name, profile in settings.profiles.items()},
-    )
-
-
-def _profile(given: ProfileSettings, default: TerminalProfile) -> TerminalProfile:
-    return TerminalProfile(
-        td_d_names=given.td_d_names or default.td_d_names,
-        confirm_form=given.confirm_form or default.confirm_form,
-        clock_tolerance_s=given.clock_tolerance_seconds or default.clock_tolerance_s,
-        reply_timeout_s=given.reply_timeout_seconds or default.reply_timeout_s,
-        points_a_request=given.points_per_request or default.points_a_request,
-        store_days=given.store_days or default.store_days,
+        relay_carrier_timeout_s=session.relay_carrier_timeout_seconds,
+        relay_wire_timeout_s=session.relay_wire_timeout_seconds,
+        relay_margin_s=session.relay_margin_seconds,
+        relay_pauses_reading=session.relay_pauses_reading,
+        meters=meter_profiles({name: meter.row() for name, meter in settings.meters.items()}),
+        default_profile=profiles[DEFAULT_PROFILE],
+        profiles=profiles,
     )
 
 
@@ -192,12 +192,26 @@ async def _serve(
             store_days=lambda profile: sessions.profile(profile).store_days,
         )
         collections = Collections(collector, clock)
-        parts = Parts(clock, metrics, database, writer, registry, collections, health.not_ready)
+        parts = Parts(
+            clock,
+            metrics,
+            database,
+            writer,
+            registry,
+            collections,
+            health.not_ready,
+            webhooks_to_ourselves=settings.http.webhooks_to_ourselves,
+        )
+        deliveries = Deliveries(database, clock, to_ourselves=settings.http.webhooks_to_ourselves)
         servers = [HttpServer.on_socket(api.full(parts), state.socket)]
         if settings.http.address is not None:
             with _naming("http.address", settings.http.address):
                 servers.append(
-                    HttpServer.on_tcp(api.status_only(parts), *split_address(settings.http.address))
+                    HttpServer.on_tcp(
+                        api.by_token(parts, private=settings.http.private()),
+                        *split_address(settings.http.address),
+                        tls=_tls(settings.http),
+                    )
                 )
         with _naming("listen.address", settings.listen.address):
             listener = await tcp.listen(
@@ -209,7 +223,11 @@ async def _serve(
         async with asyncio.TaskGroup() as group:
             for server in servers:
                 group.create_task(server.serve())
-            background = [group.create_task(_watch(settings, state, database, metrics, health))]
+            background = [
+                group.create_task(_watch(settings, state, database, metrics, health)),
+                group.create_task(deliveries.run()),
+                group.create_task(parts.fanout.run(database, clock)),
+            ]
             if settings.collection.enabled:
                 schedule = Schedule(collector, registry, database, clock, settings.collection)
                 background.append(group.create_task(schedule.run()))
@@ -234,6 +252,20 @@ async def _serve(
                 for server in servers:
                     server.stop()
                 state.socket.unlink(missing_ok=True)
+
+
+def _tls(http: HttpSettings) -> Tls | None:
+    """ConfigurationError where a file cannot be read, or is not what it should be."""
+    if http.certificate is None or http.key is None:
+        return None
+    tls = Tls(http.certificate, http.key, http.client_authorities)
+    try:
+        tls.context()
+    except OSError as error:
+        raise ConfigurationError(
+            f"http: certificate, key or client_authorities cannot be used 证书无法使用: {error}"
+        ) from error
+    return tls
 
 
 def _limits(settings: Settings) -> tcp.TcpLimits:

@@ -18,9 +18,12 @@ from datetime import date
 from pathlib import Path
 
 from simulator import faults as faults_file
+from simulator.bus import LOST_CLOCK_BEGINS, Making
 from simulator.clock import Clock, seconds_of
 from simulator.district import District
+from simulator.esam import BENCH_KEY
 from simulator.faults import Faults, FaultsError, Pace, deal
+from simulator.ledger import LedgerFile, nowhere
 from simulator.runner import Run, run_district
 
 
@@ -56,10 +59,16 @@ def main(arguments: list[str] | None = None) -> int:
     tell("grown", {"terminals": given.terminals, "meters": given.meters, "day": str(given.day)})
     if given.connect is None:
         return 0
-    tell("planned", {"faults": _planned(district, faults)})
+    tell("planned", {"faults": {**_planned(district, faults), **_planned_of_meters(district, faults)}})
     clock = _clock(given)
     host, port = given.connect
-    run = Run(host, port, clock, faults, given.heartbeat, given.td_d_names, tell)
+    try:
+        ledger = LedgerFile(given.ledger) if given.ledger else nowhere
+    except OSError as error:
+        print(f"simulator: {given.ledger}: {error.strerror}", file=sys.stderr)
+        return 2
+    key = given.esam_key or BENCH_KEY
+    run = Run(host, port, clock, faults, given.heartbeat, given.td_d_names, tell, ledger, key)
     counts = asyncio.run(_until_stopped(district, run, given.seconds))
     print(json.dumps({"event": "end", "counts": dict(sorted(counts.items()))}), flush=True)
     return 0
@@ -83,6 +92,7 @@ def _planned(district: District, faults: Faults) -> dict[str, list[str]]:
         "clash": [impostor.address for impostor in district.impostors],
         "clock_off": [plan.address for plan, its in mine if its.clock_off],
         "cut": [plan.address for plan, its in mine for _ in its.cut_answers],
+        "events": [f"{plan.address} {erc}" for plan, its in mine for _, erc in its.events],
         "double_login": [plan.address for plan, its in mine if its.double_login],
         "late": [plan.address for plan, its in mine for _ in its.late_answers],
         "missed_freeze": [
@@ -92,6 +102,22 @@ def _planned(district: District, faults: Faults) -> dict[str, list[str]]:
         "swapped": [meter.number for _, meter in district.meters() if meter.installed],
         "vanish": [plan.address for plan, its in mine for _ in its.vanish_after],
     }
+
+
+def _planned_of_meters(district: District, faults: Faults) -> dict[str, list[str]]:
+    """The same of what is dealt to single meters: their addresses."""
+    planned: dict[str, list[str]] = {"esam": [], "meter_clock_off": [], "meter_clock_lost": []}
+    if not (faults.relays or faults.meter_clock_off or faults.meter_clock_lost):
+        return planned
+    making = Making(faults, district.seed)
+    for _, meter in district.meters():
+        setup = making.setup(meter)
+        if setup.esam:
+            planned["esam"].append(meter.address)
+        if setup.clock_off_s:
+            lost = setup.clock_off_s == LOST_CLOCK_BEGINS
+            planned["meter_clock_lost" if lost else "meter_clock_off"].append(meter.address)
+    return planned
 
 
 def _clock(given: argparse.Namespace) -> Clock:
@@ -114,6 +140,13 @@ def _parser() -> argparse.ArgumentParser:
     add("--truth", type=Path, metavar="FILE", help="write what the registers held when D ended")
     add("--faults", type=Path, metavar="FILE", help="JSON or TOML: see simulator/faults.py")
     add("--profile", default="", help="profile of all terminals in terminals.csv")
+    add(
+        "--ledger",
+        type=Path,
+        metavar="FILE",
+        help="write there, synced, what the meters saw of relay control",
+    )
+    add("--esam-key", type=_key, metavar="FILE", help="32 hex digits: master key of the meters' ESAMs")
     add("--connect", type=_host_port, metavar="HOST:PORT", help="dial in there until SIGTERM")
     add("--heartbeat", type=_positive, default=60.0, metavar="SECONDS", help="(default 60)")
     add("--ready-from", metavar="HH:MM", help="when the first terminal is done with its nightly reading")
@@ -125,6 +158,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--clock-speed", type=_positive, default=1.0, metavar="X", help="(default 1)")
     add("--json", action="store_true", help="print each milestone as a line of JSON")
     return parser
+
+
+def _key(text: str) -> bytes:
+    try:
+        key = bytes.fromhex(Path(text).read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        key = b""
+    if len(key) != len(BENCH_KEY):
+        raise argparse.ArgumentTypeError(f"{text} does not hold {2 * len(BENCH_KEY)} hex digits")
+    return key
 
 
 def _host_port(text: str) -> tuple[str, int]:

@@ -9,11 +9,9 @@ from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date, datetime, timedelta
 
-from protocols.dlt645.frame import matches
-from protocols.dlt645.frame import parse as parse_645
-from protocols.errors import ProtocolError
 from protocols.q_gdw376 import messages
 from protocols.q_gdw376.frame import Frame
+from protocols.q_gdw376.identifiers import classes
 from protocols.q_gdw376.values import (
     Archive,
     ArchiveQuery,
@@ -27,9 +25,10 @@ from protocols.q_gdw376.values import (
     Unit,
     UnitConfirm,
 )
+from simulator.bus import Bus
 from simulator.clock import wall
 from simulator.district import TerminalPlan
-from simulator.meter import Meter
+from simulator.events import EventMemory
 from simulator.store import NotHere, Store
 
 FRAME_AROUND_UNITS = 16
@@ -44,7 +43,12 @@ _PRESENT = 0x0C
 _FROZEN = 0x0D
 _QUERY = 0x0A
 _CONFIGURATION = 0x09
+_EVENTS = 0x0E
+_EVENTS_UNIT = 6
 _FORWARD = 0x10
+
+_READING_ON_A_PORT = {49: "port_paused", 50: "port_resumed"}
+"""AFN05: the terminal stops reading meters by itself on a port, and goes on."""
 
 ALL_CONFIRMED = b"\x00\x00\x01\x00"
 ALL_DENIED = b"\x00\x00\x02\x00"
@@ -63,24 +67,23 @@ DENIED = Reply(_CONFIRM, [ALL_DENIED])
 
 
 class Answers:
-    """Of one terminal. `missed_at`: points whose meters froze nothing at the midnights `missed`."""
+    """Of one terminal."""
 
     def __init__(
         self,
         plan: TerminalPlan,
         store: Store,
+        memory: EventMemory,
         counts: Counter[str],
         clock_error: timedelta,
-        missed_at: frozenset[int],
-        missed: frozenset[date],
+        bus: Bus,
     ) -> None:
         self._plan = plan
         self._store = store
+        self._memory = memory
         self._counts = counts
         self._clock_error = clock_error
-        self._missed_at = missed_at
-        self._missed = missed
-        self._meters: dict[str, Meter] = {}
+        self._bus = bus
 
     def clock(self, now: float) -> datetime:
         """What the terminal's own clock shows."""
@@ -92,6 +95,8 @@ class Answers:
             self._counts["clock_off"] += 1
         if frame.afn == _FROZEN:
             return self._frozen(frame, now)
+        if frame.afn == _EVENTS:
+            return self._events(frame)
         units = messages.decode(frame)
         match frame.afn:
             case 0x0C:
@@ -106,6 +111,9 @@ class Answers:
                 for unit in units:
                     if isinstance(unit.value, Archive):
                         self._store.write_archive(unit.value.records)
+                return self._done(frame, units)
+            case 0x05 if len(units) == 1 and units[0].fn in _READING_ON_A_PORT:
+                self._counts[_READING_ON_A_PORT[units[0].fn]] += 1
                 return self._done(frame, units)
             case 0x05 if len(units) == 1 and isinstance(units[0].value, Clock):
                 return self._set_clock(frame, units, units[0].value, now)
@@ -123,6 +131,18 @@ class Answers:
         if not found.units or (found.missing and self._plan.absent_style == "denied"):
             return DENIED
         return Reply(_FROZEN, found.units)
+
+    def _events(self, frame: Frame) -> Reply:
+        """The records asked for; denied where one of them was never written."""
+        if len(frame.body) != _EVENTS_UNIT or len(fns := classes(frame.body[2:4])) != 1:
+            return DENIED
+        pm, pn = frame.body[4:]
+        unit = self._memory.unit(fns[0], pm, pn)
+        if unit is None:
+            return DENIED
+        self._counts["event_fetches"] += 1
+        self._memory.was_read(fns[0], pn)
+        return Reply(_EVENTS, [unit])
 
     def _present(self, unit: Unit, now: float) -> bytes:
         own = self.clock(now)
@@ -180,7 +200,15 @@ class Answers:
     def _forward(self, asked: Forward, now: float) -> Reply | None:
         """Pass a 645 frame on to the meter it names; a meter that does not answer is told in its own way."""
         self._counts["forwarded"] += 1
-        answer = self._meter_answer(asked, now)
+        return self._forwarded(asked, self._bus.ask(asked, now))
+
+    def unheard(self, frame: Frame) -> Reply | None:
+        """What to say to a request to forward (AFN10 F1) whose meter did not answer in time."""
+        units = messages.decode(frame)
+        asked = units[0].value if units else None
+        return self._forwarded(asked, b"") if isinstance(asked, Forward) else DENIED
+
+    def _forwarded(self, asked: Forward, answer: bytes) -> Reply | None:
         if not answer:
             match self._plan.absent_style:
                 case "denied":
@@ -190,23 +218,13 @@ class Answers:
         unit = messages.encode_unit(_FORWARD, 1, 0, Forwarded(asked.port, answer))
         return Reply(_FORWARD, [unit])
 
-    def _meter_answer(self, asked: Forward, now: float) -> bytes:
-        content = asked.content.lstrip(b"\xfe")
-        try:
-            address = parse_645(content).address
-        except ProtocolError:
-            return b""
-        # Only the meter itself can tell apart what a wildcard means; a module port routes by whole addresses.
-        plans = [
-            plan for plan in self._plan.meters if plan.port == asked.port and matches(address, plan.address)
-        ]
-        if len(plans) != 1:
-            return b""
-        plan = plans[0]
-        if plan.pn in self._missed_at:
-            self._counts["missed_freeze"] += 1
-        meter = self._meters.setdefault(
-            plan.address, Meter(plan, self._missed if plan.pn in self._missed_at else frozenset())
-        )
-        meter.receive_data(content, now)
-        return meter.data_to_send()
+
+def patience(frame: Frame) -> float | None:
+    """Seconds that a request to forward lets its meter have; None for any other request."""
+    if frame.afn != _FORWARD:
+        return None
+    units = messages.decode(frame)
+    asked = units[0].value if len(units) == 1 else None
+    if not isinstance(asked, Forward):
+        return None
+    return (asked.message_timeout & 0x7F) * (1.0 if asked.message_timeout & 0x80 else 0.01)

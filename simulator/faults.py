@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from simulator.district import District, TerminalPlan
+from simulator.events import RAISED
 
 
 class FaultsError(ValueError):
@@ -31,7 +32,7 @@ class _OutOfRange(ValueError):
 
 
 _Table = TypeVar("_Table")
-_KINDS = {int: "a whole number", float: "a number", str: "a text"}
+_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,23 @@ class CountBetween:
 
 
 @dataclass(frozen=True, slots=True)
+class Events:
+    """`count` events, dealt out one after another, each `least` to `most` seconds from the start; `reported`
+    (0..1) of the terminals that have some send them of their own accord."""
+
+    count: int
+    least: float = 1.0
+    most: float = 20.0
+    reported: float = 0.0
+
+    def __post_init__(self) -> None:
+        _within(self.count, "count", 0)
+        _within(self.least, "least", 0)
+        _within(self.most, "most", self.least)
+        _within(self.reported, "reported", 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
 class CountSeconds:
     """So many terminals, by or for so many seconds."""
 
@@ -103,6 +121,68 @@ class CountSeconds:
 
     def __post_init__(self) -> None:
         _within(self.count, "count", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class FractionSeconds:
+    """So many of all, 0..1, by so many seconds."""
+
+    fraction: float
+    seconds: float
+
+    def __post_init__(self) -> None:
+        _within(self.fraction, "fraction", 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """An exchange with a meter takes `least` to `most` seconds; a fraction `loss` of them is lost on the way
+    there or back, and a fraction `twice` of the frames reaches the meter once more, up to 2 `most` later."""
+
+    least: float
+    most: float
+    loss: float = 0.0
+    twice: float = 0.0
+
+    def __post_init__(self) -> None:
+        _within(self.least, "least", 0)
+        _within(self.most, "most", self.least)
+        _within(self.loss, "loss", 0, 1)
+        _within(self.twice, "twice", 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class Relays:
+    """How the meters' relays are made and set. What is a fraction (0..1) is true of so many of them."""
+
+    esam: float = 0.0
+    """take level 98 after identity authentication; the others the password of level 02"""
+    plain_too: bool = False
+    """those with an ESAM take that password as well"""
+    spends_random: bool = False
+    """each sealed command wants an authentication of its own"""
+    base_text: float = 0.0
+    """know neither the direct close nor status words"""
+    keep_power_permits: float = 0.0
+    """a tripped one closes on keep-power only when the button is pressed"""
+    trip_delay_minutes: int = 0
+    current_limit_a: float = 0.0
+    """a trip of a built-in relay waits while more flows; 0: it does not look"""
+    line_check: float = 0.0
+    """seconds until status word 3 shows a move"""
+    pressed: float = 0.0
+    """have somebody who presses the button, `press_least` to `press_most` seconds after he may"""
+    press_least: float = 30.0
+    press_most: float = 600.0
+
+    def __post_init__(self) -> None:
+        for name in ("esam", "base_text", "keep_power_permits", "pressed"):
+            _within(getattr(self, name), name, 0, 1)
+        _within(self.trip_delay_minutes, "trip_delay_minutes", 0, 9999)
+        _within(self.current_limit_a, "current_limit_a", 0, 799)
+        _within(self.line_check, "line_check", 0)
+        _within(self.press_least, "press_least", 0)
+        _within(self.press_most, "press_most", self.press_least)
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +252,16 @@ class Faults:
     missed_freeze: Count | None = None
     """meters that slept through the midnights before and after the district's day's: their freezes do not
     count calendar days"""
+    events: Events | None = None
+    """what terminals notice and keep for the master (AFN0E), or report"""
+    carrier: Carrier | None = None
+    """forwarded frames take their time on the way to the meter and back, and are lost"""
+    relays: Relays | None = None
+    """no fault in itself: without it every relay moves at once, on the password of level 02"""
+    meter_clock_off: FractionSeconds | None = None
+    """meters whose clock is wrong by `seconds` (ahead if positive)"""
+    meter_clock_lost: Fraction | None = None
+    """meters whose clock began anew at 2000-01-01 when the simulator started"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +280,10 @@ class TerminalFaults:
     impostor: bool = False
     missed_freeze: frozenset[int] = frozenset()
     """points whose meters missed midnights"""
+    events: tuple[tuple[float, int], ...] = ()
+    """(when, ERC) of what it notices"""
+    reports: bool = False
+    """it sends events of its own accord"""
 
 
 @dataclass(slots=True)
@@ -204,6 +298,8 @@ class _Hand:
     absent_until: float = 0.0
     push: bool = False
     missed_freeze: set[int] = field(default_factory=set)
+    events: list[tuple[float, int]] = field(default_factory=list)
+    reports: bool = False
 
 
 def load(path: Path) -> Faults:
@@ -264,6 +360,13 @@ def deal(faults: Faults, district: District) -> list[tuple[TerminalPlan, Termina
     if faults.missed_freeze:
         for terminal in _some(turn, faults.missed_freeze.count):
             hands[terminal.address].missed_freeze.add(chance.choice(terminal.meters).pn)
+    if faults.events:
+        for number, terminal in enumerate(_some(turn, faults.events.count)):
+            hand = hands[terminal.address]
+            if not hand.events:
+                hand.reports = chance.random() < faults.events.reported
+            at = chance.uniform(faults.events.least, faults.events.most)
+            hand.events.append((at, RAISED[number % len(RAISED)]))
 
     dealt = []
     for terminal in district.terminals:
@@ -278,6 +381,8 @@ def deal(faults: Faults, district: District) -> list[tuple[TerminalPlan, Termina
             absent_until=hand.absent_until,
             push=hand.push,
             missed_freeze=frozenset(hand.missed_freeze),
+            events=tuple(sorted(hand.events)),
+            reports=hand.reports,
         )
         dealt.append((terminal, mine))
     for impostor in district.impostors:
@@ -322,7 +427,7 @@ def _value(hint: Any, value: object, place: str) -> Any:
         return _read(kind, value, place)
     # JSON writes 3 for 3.0; bool is an int to Python but a mistake here.
     accepted = (int, float) if kind is float else kind
-    if not isinstance(value, accepted) or isinstance(value, bool):
+    if not isinstance(value, accepted) or isinstance(value, bool) != (kind is bool):
         raise FaultsError(f"{place}: must be {_KINDS[kind]}, not {value!r}")
     return value
 

@@ -8,12 +8,15 @@ import gc
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
+from simulator.bus import Making
 from simulator.clock import Clock
 from simulator.district import District
+from simulator.esam import BENCH_KEY
 from simulator.faults import Faults, deal
+from simulator.ledger import Ledger, nowhere
 from simulator.line import Ending, Line
 from simulator.store import Naming
 from simulator.terminal import State, Terminal
@@ -33,7 +36,9 @@ MOST_SILENT_LINKS = 8
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Where to dial and how to behave. tell: called with each milestone's name and what belongs to it."""
+    """Where to dial and how to behave. tell: called with each milestone's name and what belongs to it.
+    ledger, master_key: of the meters.
+    """
 
     host: str
     port: int
@@ -42,6 +47,8 @@ class Run:
     heartbeat: float = 60.0
     naming: Naming = "ended_day"
     tell: Callable[[str, dict[str, object]], None] = lambda name, what: None
+    ledger: Ledger = nowhere
+    master_key: bytes = field(default=BENCH_KEY, repr=False)
 
 
 class _Link(asyncio.Protocol):
@@ -203,6 +210,7 @@ async def run_district(district: District, run: Run, stop: asyncio.Event) -> Cou
             if not waited_for:
                 run.tell("logged_in", {"terminals": expected})
 
+    making = Making(run.faults, district.seed, started, run.ledger, run.master_key)
     callers = []
     tasks = []
     for number, (plan, mine) in enumerate(dealt):
@@ -216,6 +224,7 @@ async def run_district(district: District, run: Run, stop: asyncio.Event) -> Cou
             heartbeat=run.heartbeat,
             naming=run.naming,
             patience=max(1.0, run.clock.speed),
+            making=making,
         )
         terminal.prepare(started)
         line = Line(terminal, started, run.faults, mine, counts)

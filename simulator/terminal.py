@@ -14,11 +14,14 @@ from datetime import date, timedelta
 from enum import Enum
 
 from protocols.q_gdw376 import messages
-from protocols.q_gdw376.frame import Frame, build, checksum, content, examine
+from protocols.q_gdw376.frame import EC_LENGTH, Frame, build, checksum, content, examine
 from protocols.q_gdw376.stream import FrameStream
 from protocols.q_gdw376.values import Clock
 from protocols.wire import Damaged
-from simulator.answers import ALL_DENIED, FRAME_AROUND_UNITS, Answers, Reply
+from simulator import events
+from simulator.answers import ALL_DENIED, FRAME_AROUND_UNITS, Answers, Reply, patience
+from simulator.bus import Bus, Making
+from simulator.carrier import Carrier
 from simulator.district import TerminalPlan
 from simulator.faults import Faults, TerminalFaults
 from simulator.store import Naming, Store
@@ -29,7 +32,7 @@ MISSED_HEARTBEATS = 3
 """Heartbeats without a confirm, and for no less than CONFIRM_TIMEOUT, after which the line is dead to it."""
 PUSH_AFTER = 3.0
 PUSH_REPEAT = 10.0
-"""Seconds from login to the first task, and between repeats of one that is not confirmed."""
+"""Seconds from login to the first task, and between repeats of one (or of an event) that is not confirmed."""
 NOT_READY_AGAIN = 30.0
 """Seconds until it looks again for values to push that it has not read yet."""
 
@@ -38,7 +41,7 @@ _PUSHED_UNIT = 38
 """Most points in one task; bytes of an F161 unit with four tariffs."""
 
 # AFN, and C's function codes.
-_CONFIRM, _LINK, _FROZEN = 0x00, 0x02, 0x0D
+_CONFIRM, _LINK, _FROZEN, _EVENTS = 0x00, 0x02, 0x0D, 0x0E
 _USER_DATA, _RESPOND, _LINK_TEST = 4, 8, 9
 
 _LOGIN = b"\x00\x00\x01\x00"
@@ -72,6 +75,17 @@ class _Push:
     again_at: float
 
 
+@dataclass(slots=True)
+class _Report:
+    """An event on its way: in which memory and where, its bytes, and when to send it again."""
+
+    kind: int
+    pointer: int
+    frame: bytes
+    pseq: int
+    again_at: float
+
+
 class Terminal:
     """One terminal. `day`: the district's; `started`: now at the start; `counts`: of faults and traffic."""
 
@@ -87,8 +101,10 @@ class Terminal:
         heartbeat: float = 60.0,
         naming: Naming = "ended_day",
         patience: float = 1.0,
+        making: Making | None = None,
     ) -> None:
-        """patience: how much longer to wait for the master: on a fast clock the network does not hurry."""
+        """patience: how much longer to wait for the master: on a fast clock the network does not hurry.
+        making: how its meters are made."""
         self.plan = plan
         self.state = State.AWAY
         self.hang_up = False
@@ -101,14 +117,21 @@ class Terminal:
         self._confirm_timeout = CONFIRM_TIMEOUT * patience
         self._push_repeat = PUSH_REPEAT * patience
         self.store = Store(plan, day, started, self._faults, self._mine, self._counts, naming)
-        self._answers = Answers(
-            plan,
-            self.store,
-            self._counts,
-            timedelta(seconds=self._mine.clock_off),
-            self._mine.missed_freeze,
-            frozenset({day, day + timedelta(days=2)}),
-        )
+        self._memory = events.EventMemory()
+        self._noticing = deque((started + after, erc) for after, erc in self._mine.events)
+        self._unreported: deque[tuple[int, int]] = deque()
+        self._report: _Report | None = None
+        missed = frozenset({day, day + timedelta(days=2)})
+        self.bus = Bus(plan, making or Making(), self._counts, self._mine.missed_freeze, missed)
+        clock_error = timedelta(seconds=self._mine.clock_off)
+        self._answers = Answers(plan, self.store, self._memory, self._counts, clock_error, self.bus)
+        self._carrier: Carrier | None = None
+        if self._faults.carrier:
+            chance = random.Random(f"{self._mine.seed}/carrier")
+            answers = self._answers
+            self._carrier = Carrier(
+                self._faults.carrier, chance, self._counts, answers.reply, answers.unheard
+            )
         area, address = bytes.fromhex(plan.address[:4]), bytes.fromhex(plan.address[4:])
         self._wire_address = area[::-1] + address[::-1]
         self._stream = FrameStream()
@@ -134,6 +157,7 @@ class Terminal:
     def dial(self, now: float) -> None:
         """A new link is open: say who it is."""
         self.lost()
+        self._notice(now)
         self.state = State.CALLING
         self._login_deadline = now + self._confirm_timeout
         if self._mine.impostor:
@@ -154,7 +178,9 @@ class Terminal:
         self._login_deadline = self._beat_at = self._push_at = None
         self._unconfirmed_beats = 0
         self._held = None
-        self._push = None
+        self._push = self._report = None
+        if self._carrier is not None:
+            self._carrier.give_up()
 
     def log_out(self, now: float) -> None:
         """Say goodbye, if it was logged in; `hang_up` follows the confirm, or the end of patience."""
@@ -176,7 +202,12 @@ class Terminal:
     def next_timeout(self) -> float | None:
         """When `handle_timeout` is wanted next."""
         push = self._push.again_at if self._push else self._push_at
-        times = [at for at in (self._login_deadline, self._beat_at, push) if at is not None]
+        noticed = self._noticing[0][0] if self._noticing else None
+        report = self._report.again_at if self._report else None
+        carried = self._carrier.next_timeout() if self._carrier else None
+        moved = self.bus.next_timeout()
+        waits = (self._login_deadline, self._beat_at, push, noticed, report, carried, moved)
+        times = [at for at in waits if at is not None]
         return min(times, default=None)
 
     def handle_timeout(self, now: float) -> None:
@@ -192,6 +223,19 @@ class Terminal:
             self._outgoing.append(Outgoing(self._push.frame))
         elif self._push is None and self._push_at is not None and now >= self._push_at:
             self._push_next(now)
+        self._notice(now)
+        if self._report is not None and now >= self._report.again_at:
+            self._counts["event_repeated"] += 1
+            self._report.again_at = now + self._push_repeat
+            self._outgoing.append(Outgoing(self._report.frame))
+        self._carry(now)
+
+    def _carry(self, now: float) -> None:
+        """Let the meters do, and say, what was due."""
+        if self._carrier is not None:
+            for frame, reply in self._carrier.run(now):
+                self._outgoing.extend(self._frames(frame, reply))
+        self.bus.handle_timeout(now)
 
     def receive_data(self, data: bytes, now: float) -> None:
         """Take bytes from the master; frames for others and rubbish are passed over."""
@@ -221,9 +265,29 @@ class Terminal:
         self._sequence = (self._sequence + 1) & 15
         frame = Frame(
             terminal=self.plan.address, up=True, prm=True, function=function, afn=afn, body=body,
-            con=True, pseq=self._sequence,
+            con=True, pseq=self._sequence, **self._memory.counters,
         )  # fmt: skip
         return build(frame)
+
+    def _notice(self, now: float) -> None:
+        """Write down the events that are due, and report the next one where it does that."""
+        while self._noticing and now >= self._noticing[0][0]:
+            _, erc = self._noticing.popleft()
+            kind = events.kind_of(erc)
+            pointer = self._memory.note(
+                erc, events.body(erc, self.plan, self._answers.clock(now), self._chance), kind
+            )
+            self._counts["events"] += 1
+            if self._mine.reports:
+                self._unreported.append((kind, pointer))
+        if self._report is None and self._unreported and self.state is State.HERE:
+            kind, pointer = self._unreported[0]
+            unit = self._memory.unit(kind, pointer, (pointer + 1) % events.MEMORY)
+            assert unit is not None
+            frame = self._spontaneous(_EVENTS, _USER_DATA, unit)
+            self._report = _Report(kind, pointer, frame, self._sequence, now + self._push_repeat)
+            self._counts["event_reports"] += 1
+            self._outgoing.append(Outgoing(frame))
 
     def _beat(self, now: float) -> None:
         self._beat_at = now + self._heartbeat
@@ -272,6 +336,11 @@ class Terminal:
             self._pushed.update(self._push.points)
             self._push = None
             self._push_at = now
+        if self._report is not None and frame.pseq == self._report.pseq:
+            self._memory.was_read(self._report.kind, (self._report.pointer + 1) % events.MEMORY)
+            self._unreported.popleft()
+            self._report = None
+        self._notice(now)
 
     # -- what it answers --------------------------------------------------------------------------
 
@@ -289,6 +358,11 @@ class Terminal:
         if silence and self._chance.random() < silence.fraction:
             self._counts["silence"] += 1
             return
+        if self._carrier is not None and (allowed := patience(frame)) is not None:
+            self._carry(now)
+            self._carrier.take(frame, allowed, now)
+            self._carry(now)
+            return
         reply = self._answers.reply(frame, now)
         if reply is None:
             return
@@ -305,7 +379,7 @@ class Terminal:
 
     def _frames(self, asked: Frame, reply: Reply) -> list[Outgoing]:
         """The answer in as few frames as its send buffer allows (SEQ: FIR, FIN, numbers rising from RSEQ)."""
-        room = self.plan.send_buffer - FRAME_AROUND_UNITS
+        room = self.plan.send_buffer - FRAME_AROUND_UNITS - (EC_LENGTH if self._memory.waiting else 0)
         bodies = [b"".join(reply.units)]
         if len(bodies[0]) > room:
             bodies = _split(reply.units, room)
@@ -319,12 +393,12 @@ class Terminal:
         """Frame `number` of 0..`last`, as `frame.build` would make it, but at the pace of a sweep."""
         fir, fin = number == 0, number == last
         pseq = (asked.pseq + number) & 15
-        if asked.tp is not None:
+        if asked.tp is not None or self._memory.waiting:
             return build(
                 Frame(
                     terminal=self.plan.address, up=True, prm=False, function=_RESPOND, afn=afn, body=body,
-                    msa=asked.msa, fir=fir, fin=fin, pseq=pseq, protocol_id=asked.protocol_id, tpv=True,
-                    tp=asked.tp,
+                    msa=asked.msa, fir=fir, fin=fin, pseq=pseq, protocol_id=asked.protocol_id,
+                    tpv=asked.tp is not None, tp=asked.tp, **self._memory.counters,
                 )
             )  # fmt: skip
         sequence = fir << 6 | fin << 5 | pseq

@@ -1,38 +1,69 @@
-"""The two faces of the HTTP interface: everything on the unix socket, health and status on TCP."""
+"""The two faces of the HTTP interface: by file rights on the unix socket, by token on TCP."""
 
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
-from gateway.api import collections, meters, problems, terminals
+from gateway.api import (
+    collections,
+    control_blocks,
+    events,
+    meters,
+    problems,
+    relay_commands,
+    stream,
+    switches,
+    terminals,
+    webhooks,
+)
+from gateway.api.auth import Authority
 from gateway.api.parts import Parts, Wanted
 
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
+ROUTERS: Final = (
+    collections.reading,
+    collections.acting,
+    terminals.reading,
+    terminals.acting,
+    meters.acting,
+    events.reading,
+    events.acting,
+    relay_commands.reading,
+    relay_commands.acting,
+    control_blocks.reading,
+    control_blocks.acting,
+    switches.reading,
+    switches.acting,
+    webhooks.reading,
+    webhooks.acting,
+    stream.reading,
+)
+
+
 def full(parts: Parts) -> FastAPI:
-    """All routes. For the unix socket only: whoever may open it may do everything."""
-    app = _common(parts)
-    for router in (
-        collections.reading,
-        collections.acting,
-        terminals.reading,
-        terminals.acting,
-        meters.acting,
-    ):
-        app.include_router(router)
-    return app
+    """All routes for the unix socket: whoever may open it may do everything."""
+    return _made(parts, Authority.SOCKET)
 
 
-def status_only(parts: Parts) -> FastAPI:
-    """Routes that change nothing and ask nobody. For TCP, where no one shows who they are."""
+def by_token(parts: Parts, *, private: bool) -> FastAPI:
+    """All routes for TCP. Health is anybody's; the rest is for whoever holds a token with the scope for it.
+
+    private: nobody on the way can read a token (TLS, or this machine alone). Else no token is taken.
+    """
+    return _made(parts, Authority.TOKEN if private else Authority.NONE)
+
+
+def _made(parts: Parts, authority: Authority) -> FastAPI:
     app = _common(parts)
-    for router in (collections.reading, terminals.reading):
-        app.include_router(router)
+    app.state.authority = authority
+    for router in ROUTERS:
+        app.include_router(router, responses=problems.ANSWERS)
     return app
 
 

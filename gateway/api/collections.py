@@ -11,7 +11,8 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.parts import Wanted
+from gateway.api.auth import Caller, Controller, Reader, needs_all, own_terminals
+from gateway.api.parts import Parts, Wanted
 from gateway.api.problems import Problem
 
 LONGEST_WAIT_SECONDS: Final = 30.0
@@ -36,10 +37,18 @@ class CollectionRequest(BaseModel):
 
 @acting.post("/{day}", status_code=HTTPStatus.ACCEPTED)
 async def start_collection(
-    day: date, response: Response, parts: Wanted, wanted: CollectionRequest | None = None
+    day: date,
+    response: Response,
+    parts: Wanted,
+    caller: Controller,
+    wanted: CollectionRequest | None = None,
 ) -> dict[str, Any]:
-    """Ask now for all that is missing for that business day; joins a run under way that does the same."""
-    run = parts.collections.start(day, wanted.terminals if wanted is not None else ())
+    """Ask now for all that is missing for that business day; joins a run under way that does the same.
+
+    A token of one organisation names its terminals."""
+    named = wanted.terminals if wanted is not None else []
+    await _own(parts, caller, named)
+    run = parts.collections.start(day, named)
     query = "&".join(f"terminal={terminal}" for terminal in run.terminals)
     response.headers["Location"] = f"{PREFIX}/{day}{'?' if query else ''}{query}"
     return run.answer()
@@ -49,10 +58,12 @@ async def start_collection(
 async def collection(
     day: date,
     parts: Wanted,
+    caller: Reader,
     terminal: Annotated[Sequence[str], Query(max_length=MOST_TERMINALS)] = (),
     wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_SECONDS)] = 0,
 ) -> dict[str, Any]:
     """How far it is, or what it came to; with `wait` seconds, as soon as it has ended and at latest then."""
+    await _own(parts, caller, terminal)
     run = parts.collections.run(day, terminal)
     if run is None:
         raise Problem(
@@ -62,3 +73,10 @@ async def collection(
         )
     await asyncio.wait([run.task], timeout=wait)
     return run.answer()
+
+
+async def _own(parts: Parts, caller: Caller, named: Sequence[str]) -> None:
+    if named:
+        await own_terminals(parts, caller, named)
+    else:
+        needs_all(caller, "a collection at all terminals")

@@ -9,11 +9,13 @@ from typing import Any, Final
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from gateway.api.auth import Caller, Reader
 from gateway.api.parts import Parts, Wanted
 from gateway.api.problems import Problem
 from gateway.model import Kind, Point, Quality, Quantity, ReadingRow, Source
 from gateway.session.meter import MeterItem, read_item
 from gateway.session.terminal import PresentReading, TerminalSession
+from gateway.storage import relay_list
 
 acting = APIRouter(prefix="/api/v1/meters", tags=["meters"])
 
@@ -33,7 +35,7 @@ class ReadRequest(BaseModel):
 
 
 @acting.post("/{address}/read")
-async def read_meter(address: str, wanted: ReadRequest, parts: Wanted) -> dict[str, Any]:
+async def read_meter(address: str, wanted: ReadRequest, parts: Wanted, caller: Reader) -> dict[str, Any]:
     """Read items of one meter through its terminal, one after another; an item that failed says why."""
     items = [item.lower() for item in wanted.items]
     for item in items:
@@ -43,7 +45,7 @@ async def read_meter(address: str, wanted: ReadRequest, parts: Wanted) -> dict[s
                 "item-unknown",
                 f"{item!r} is neither {PRESENT} nor a data identifier of 4 or 8 hex digits 数据项无效",
             )
-    session, point = _place(parts, address)
+    session, point = await _place(parts, caller, address)
     await session.ready()
     return {
         "meter": point.meter,
@@ -59,7 +61,7 @@ async def read_meter(address: str, wanted: ReadRequest, parts: Wanted) -> dict[s
     }
 
 
-def _place(parts: Parts, address: str) -> tuple[TerminalSession, Point]:
+async def _place(parts: Parts, caller: Caller, address: str) -> tuple[TerminalSession, Point]:
     """The connected terminal and point of the meter with that communication address or asset number."""
     now = parts.clock.now()
     places = [
@@ -68,6 +70,10 @@ def _place(parts: Parts, address: str) -> tuple[TerminalSession, Point]:
         for point in session.assets.points
         if address in (point.address, point.meter) and point.holds_at(now)
     ]
+    if places and not caller.sees_all():
+        found = await relay_list.meters(parts.database, caller.organisations, [address], now)
+        own = {meter.meter_id for meter in found.get(address, ())}
+        places = [(session, point) for session, point in places if point.meter_id in own]
     if not places:
         raise Problem(
             HTTPStatus.NOT_FOUND,

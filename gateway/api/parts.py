@@ -2,24 +2,84 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated, Final
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Annotated, Final, Protocol
 
 from fastapi import Depends, Request
+from pydantic import AfterValidator, AwareDatetime
 
+from gateway.api.fanout import Fanout
+from gateway.api.problems import Problem
 from gateway.api.runs import Collections
 from gateway.clock import Clock
+from gateway.command import Limits
+from gateway.control.batches import Batches
+from gateway.control.protections import Protections
+from gateway.control.requests import Requests
 from gateway.metrics import Metrics
 from gateway.session.registry import Registry
 from gateway.storage import evidence
 from gateway.storage.database import Database
 from gateway.storage.readings import ReadingWriter
+from gateway.storage.switches import Setting
+
+if TYPE_CHECKING:
+    from gateway.api.auth import Caller
 
 REQUESTER: Final = "x-requester"
-"""Header that names the person on whose behalf a program asks; a label: the socket's rights decide."""
+"""Header that names the person on whose behalf a program asks at the unix socket, whose rights decide."""
 
 LONGEST_REQUESTER: Final = 100
+
+
+FIRST_YEAR: Final = 2000
+LAST_YEAR: Final = 2100
+
+
+def _plausible(at: datetime) -> datetime:
+    if not FIRST_YEAR <= at.year <= LAST_YEAR:
+        raise ValueError(f"a year from {FIRST_YEAR} to {LAST_YEAR} is wanted")
+    return at
+
+
+Instant = Annotated[AwareDatetime, AfterValidator(_plausible)]
+"""An instant with its offset, of a time that can be meant."""
+
+
+class Switchboard(Protocol):
+    """Brake, weather halts, limits, shadow mode, hold, as control carries them out.
+
+    What wants a second person (other limits, the end of shadow mode) is returned not yet in force.
+    """
+
+    async def brake(self, on: bool, reason: str, by: str) -> Setting: ...
+
+    async def weather_halt(self, on: bool, scope: str, reason: str, by: str) -> Setting: ...
+
+    async def limits(self, limits: Limits, reason: str, by: str) -> Setting: ...
+
+    async def shadow(self, on: bool, scope: str, reason: str, by: str) -> Setting: ...
+
+    async def release_hold(self, reason: str, by: str) -> Setting: ...
+
+    async def approve(self, setting_id: int, by: str) -> Setting: ...
+
+    async def setting(self, setting_id: int) -> Setting | None: ...
+
+    async def newest(self) -> Sequence[Setting]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class RelayControl:
+    """The relay commands of the running gateway."""
+
+    requests: Requests
+    batches: Batches
+    blocks: Protections
+    switches: Switchboard
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +94,21 @@ class Parts:
     collections: Collections
     not_ready: Callable[[], str | None]
     """why the gateway is not ready, or None"""
+    relay: RelayControl | None = None
+    """None: this gateway switches no relay"""
+    fanout: Fanout = field(default_factory=Fanout)
+    webhooks_to_ourselves: bool = False
+    """webhooks may name this machine, and plain http: for the bench"""
+
+    def control(self) -> RelayControl:
+        """Problem 503 where there is none."""
+        if self.relay is None:
+            raise Problem(
+                HTTPStatus.SERVICE_UNAVAILABLE,
+                "no-relay-control",
+                "this gateway switches no relays 本网关未启用费控; see [control] in its settings",
+            )
+        return self.relay
 
 
 def _parts(request: Request) -> Parts:
@@ -42,11 +117,10 @@ def _parts(request: Request) -> Parts:
     return parts
 
 
-async def note(parts: Parts, request: Request, what: str, **detail: object) -> None:
+async def note(parts: Parts, caller: Caller, what: str, **detail: object) -> None:
     """Write down, before it is done, that somebody has this done. StorageError where that cannot be."""
-    who = request.headers.get(REQUESTER, "")[:LONGEST_REQUESTER]
     async with parts.database.connection() as connection:
-        await evidence.note_audit(connection, parts.clock.now(), who, what, detail)
+        await evidence.note_audit(connection, parts.clock.now(), caller.name, what, detail)
 
 
 Wanted = Annotated[Parts, Depends(_parts)]

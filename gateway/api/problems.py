@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict
 from starlette.exceptions import HTTPException
 
+from gateway.control.ask import KeyReused, NoSuch, NotNow, NotYou, Unfit
 from gateway.errors import InputError, LingdianError, LinkClosed, StorageError
 
 MEDIA_TYPE: Final = "application/problem+json"
@@ -19,12 +22,40 @@ TYPE_PREFIX: Final = "urn:lingdian:problem:"
 class Problem(Exception):
     """An answer that is an error. kind: a stable word for programs; detail: what an operator should know."""
 
-    def __init__(self, status: HTTPStatus, kind: str, detail: str, **extra: Any) -> None:
+    def __init__(
+        self,
+        status: HTTPStatus,
+        kind: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        **extra: Any,
+    ) -> None:
         super().__init__(detail)
         self.status = status
         self.kind = kind
         self.detail = detail
+        self.headers = headers
         self.extra = extra
+
+
+class ProblemDetails(BaseModel):
+    """RFC 9457; the description of the interface names it for every error."""
+
+    model_config = ConfigDict(extra="allow")
+    type: str
+    title: str
+    status: int
+    detail: str
+
+
+ANSWERS: Final[dict[int | str, dict[str, Any]]] = {
+    "default": {
+        "description": "A problem 出错",
+        "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDetails"}}},
+    },
+}
+"""`responses` of every route."""
 
 
 def install(app: FastAPI) -> None:
@@ -32,7 +63,28 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(Problem)
     async def _problem(request: Request, error: Problem) -> JSONResponse:
-        return _answer(error.status, error.kind, error.detail, **error.extra)
+        return _answer(error.status, error.kind, error.detail, headers=error.headers, **error.extra)
+
+    @app.exception_handler(Unfit)
+    async def _unfit(request: Request, error: Unfit) -> JSONResponse:
+        why = None if error.why is None else error.why.value
+        return _answer(HTTPStatus.UNPROCESSABLE_ENTITY, "not-possible", str(error), why=why)
+
+    @app.exception_handler(KeyReused)
+    async def _key_reused(request: Request, error: KeyReused) -> JSONResponse:
+        return _answer(HTTPStatus.CONFLICT, "key-reused", str(error))
+
+    @app.exception_handler(NotNow)
+    async def _not_now(request: Request, error: NotNow) -> JSONResponse:
+        return _answer(HTTPStatus.CONFLICT, "not-now", str(error))
+
+    @app.exception_handler(NotYou)
+    async def _not_you(request: Request, error: NotYou) -> JSONResponse:
+        return _answer(HTTPStatus.CONFLICT, "another-person-needed", str(error))
+
+    @app.exception_handler(NoSuch)
+    async def _no_such(request: Request, error: NoSuch) -> JSONResponse:
+        return _answer(HTTPStatus.NOT_FOUND, "not-found", str(error))
 
     @app.exception_handler(InputError)
     async def _input(request: Request, error: InputError) -> JSONResponse:
@@ -74,6 +126,13 @@ def install(app: FastAPI) -> None:
         )
 
 
-def _answer(status: HTTPStatus, kind: str, detail: str, **extra: Any) -> JSONResponse:
+def _answer(
+    status: HTTPStatus, kind: str, detail: str, *, headers: Mapping[str, str] | None = None, **extra: Any
+) -> JSONResponse:
     body = {"type": TYPE_PREFIX + kind, "title": status.phrase, "status": status.value, "detail": detail}
-    return JSONResponse(body | extra, status_code=status.value, media_type=MEDIA_TYPE)
+    return JSONResponse(
+        body | extra,
+        status_code=status.value,
+        media_type=MEDIA_TYPE,
+        headers=None if headers is None else dict(headers),
+    )

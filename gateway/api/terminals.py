@@ -7,15 +7,16 @@ from datetime import timedelta
 from http import HTTPStatus
 from typing import Any, Literal
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict
 
 from gateway.api.archive import Difference, compare, mending
+from gateway.api.auth import Administrator, Reader, needs_all, own_terminals
 from gateway.api.parts import Parts, Wanted, note
 from gateway.api.problems import Problem
 from gateway.clock import to_device
 from gateway.session.terminal import ClockCheck, TerminalSession
-from gateway.storage import assets
+from gateway.storage import assets, relay_list
 
 reading = APIRouter(prefix="/api/v1/terminals", tags=["terminals"])
 """changes nothing"""
@@ -56,8 +57,10 @@ async def present_session(parts: Parts, terminal: str) -> TerminalSession:
 
 
 @reading.get("")
-async def list_terminals(parts: Wanted) -> dict[str, Any]:
-    """Every terminal of the assets, and those that dialled in without being in them."""
+async def list_terminals(parts: Wanted, caller: Reader) -> dict[str, Any]:
+    """Every terminal of the assets, and those that dialled in without being in them (which are nobody's: a
+    token of one organisation is not shown them)."""
+    only = None if caller.sees_all() else await relay_list.terminals(parts.database, caller.organisations)
     known = [
         {
             "terminal": terminal.address,
@@ -65,27 +68,29 @@ async def list_terminals(parts: Wanted) -> dict[str, Any]:
             "points": len(terminal.points),
             **_presence(parts.registry.session(terminal.address)),
         }
-        async for terminal in assets.terminals(parts.database)
+        async for terminal in assets.terminals(parts.database, only)
     ]
-    strangers = await assets.unregistered(parts.database)
+    strangers = await assets.unregistered(parts.database) if caller.sees_all() else []
     return {"terminals": known, "unregistered": [asdict(stranger) for stranger in strangers]}
 
 
 @acting.post("/assets/reload")
-async def reload_assets(parts: Wanted) -> dict[str, Any]:
+async def reload_assets(parts: Wanted, caller: Administrator) -> dict[str, Any]:
     """Read the assets of the connected terminals again, after they were changed in the database."""
+    needs_all(caller, "a reload")
     await parts.registry.reload()
     return {"reloaded": True}
 
 
 @acting.post("/terminals/{terminal}/clock")
 async def terminal_clock(
-    terminal: str, wanted: ClockRequest, parts: Wanted, request: Request
+    terminal: str, wanted: ClockRequest, parts: Wanted, caller: Administrator
 ) -> dict[str, Any]:
     """Read the terminal's clock (0C F2), or set it (05 F31) and read it back."""
+    await own_terminals(parts, caller, [terminal])
     session = await present_session(parts, terminal)
     if wanted.action == "set":
-        await note(parts, request, "set terminal clock", terminal=session.address)
+        await note(parts, caller, "set terminal clock", terminal=session.address)
         return _clock_answer(session, await session.set_clock())
     check = await session.read_clock()
     if check is None:
@@ -99,9 +104,10 @@ async def terminal_clock(
 
 @acting.post("/terminals/{terminal}/archive")
 async def terminal_archive(
-    terminal: str, wanted: ArchiveRequest, parts: Wanted, request: Request
+    terminal: str, wanted: ArchiveRequest, parts: Wanted, caller: Administrator
 ) -> dict[str, Any]:
     """Compare the terminal's meter archive with the assets; with `push` mend it, then read it back."""
+    await own_terminals(parts, caller, [terminal])
     session = await present_session(parts, terminal)
     records = await session.archive_records()
     differences = compare(session.assets.points, records, parts.clock.now())
@@ -112,7 +118,7 @@ async def terminal_archive(
         if writing:
             await note(
                 parts,
-                request,
+                caller,
                 "write terminal archive",
                 terminal=session.address,
                 points=[difference.pn for difference in differences],

@@ -18,10 +18,13 @@ EXCHANGES_WAITING: Final = 64
 class Urgency(IntEnum):
     """Who goes first; the smaller the sooner."""
 
-    RELAY = 0
-    PERSON = 1
-    LEARN = 2
-    COLLECT = 3
+    RELAY_CLOSE = 0
+    """what gives power back passes all else"""
+    RELAY = 1
+    PERSON = 2
+    LEARN = 3
+    COLLECT = 4
+    EVENTS = 5
 
 
 class Channel:
@@ -35,11 +38,12 @@ class Channel:
         self._order = itertools.count()
 
     async def take(self, urgency: Urgency) -> None:
-        """Wait until the channel is ours. InputError when too many wait already."""
+        """Wait until the channel is ours. InputError when too many wait already; relay commands, of which a
+        terminal has one at a time, wait in any case."""
         if not self._taken:
             self._taken = True
             return
-        if len(self._waiting) >= EXCHANGES_WAITING:
+        if len(self._waiting) >= EXCHANGES_WAITING and urgency > Urgency.RELAY:
             raise InputError("too many requests wait for this terminal; try again later")
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         heapq.heappush(self._waiting, (urgency, next(self._order), turn))

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final, Literal, Protocol
+from typing import Final, Literal, NamedTuple, Protocol
 
 import structlog
 
@@ -18,11 +19,12 @@ from gateway.errors import LinkClosed
 from gateway.metrics import Metrics
 from gateway.session.channel import Channel, Urgency
 from gateway.session.settings import SessionSettings
-from gateway.transports.link import Link
+from gateway.transports.link import Link, Taken
 from protocols.q_gdw376.connection import (
     Answered,
     Confirmed,
     Denied,
+    EventsWaiting,
     Late,
     Master,
     Silent,
@@ -60,6 +62,14 @@ EVENTS_A_TURN: Final = 16
 
 Outcome = Answered | Denied | Confirmed | Silent
 
+
+class Unsent(NamedTuple):
+    """A request that had to leave at once and did not. certain: no byte of it left, and none will."""
+
+    certain: bool
+    detail: str
+
+
 OUTCOME_NAMES: Final[dict[type[object], Literal["answered", "denied", "confirmed", "silent"]]] = {
     Answered: "answered",
     Denied: "denied",
@@ -82,6 +92,11 @@ class Owner(Protocol):
 
     def damaged(self, damage: Damaged) -> None:
         """Bytes that are no frame."""
+        ...
+
+    def events_waiting(self, ec1: int, ec2: int) -> None:
+        """The terminal has important events, and its counters are others than before; behind the frame that
+        told it."""
         ...
 
     def deadline(self) -> float | None:
@@ -131,6 +146,8 @@ class Conversation:
         self.master = master
         self.last_frame = clock.monotonic()
         """when the last whole frame came"""
+        self.last_asked = self.last_frame
+        """when the last exchange began that was not about events"""
         self.received = 0
         """bytes that were read from the link"""
         self.damage = 0
@@ -197,6 +214,9 @@ class Conversation:
                 continue
             if isinstance(event, Silent):
                 self._finish(event)
+                continue
+            if isinstance(event, EventsWaiting):
+                self._owner.events_waiting(event.ec1, event.ec2)
                 continue
             self.last_frame = now
             if isinstance(event, Answered):
@@ -335,6 +355,61 @@ class Conversation:
         self._metrics.exchanges["silent"].inc()
         return Silent(request, ())
 
+    async def take(self, urgency: Urgency) -> None:
+        """Have the channel for more than one exchange; `hold` is what calls this. InputError as for
+        `exchange`."""
+        await self._channel.take(urgency)
+
+    def give_back(self) -> None:
+        """Let the next have the channel. An exchange that is still open ends with LinkClosed."""
+        self._end_exchanges()
+        self._channel.pass_on()
+
+    async def ask(
+        self, request: Request, urgency: Urgency, reply_timeout: float, only_reads: bool
+    ) -> Outcome:
+        """One exchange of whoever has the channel: not set aside, never repeated by the link, and asked again
+        after a damaged answer where it `only_reads`. Raises LinkClosed."""
+        for _ in range(1 + TIMES_DAMAGED):
+            try:
+                return await self._ask(replace(request, repeatable=False), urgency, reply_timeout, only_reads)
+            except _AnswerDamaged:
+                continue
+        self._metrics.exchanges["silent"].inc()
+        return Silent(request, ())
+
+    def hand_over(
+        self, request: Request, urgency: Urgency, reply_timeout: float, last_check: Callable[[], bool]
+    ) -> asyncio.Future[Outcome] | Unsent:
+        """Have a request of whoever has the channel leave before this returns, and never again: the outcome
+        is awaited apart, and is LinkClosed where the link ends before it. last_check: called when all is
+        ready, with nothing but the write behind it; False keeps the request here.
+
+        A link that does not take the bytes is ended. LocalProtocolError as for `Master.send`.
+        """
+        if self.ended:
+            return Unsent(True, "the link has ended")
+        now = self._clock.monotonic()
+        data = self.master.send(replace(request, repeatable=False), now, reply_timeout)
+        open_ = _Open(request, urgency, False, now, self._loop.create_future())
+        self._open = open_
+        taken = Taken.NOTHING
+        try:
+            if not last_check():
+                return Unsent(True, "held back by the last check")
+            taken = self.link.write_now(data)
+        finally:
+            if taken is not Taken.WHOLE:
+                self._open = None
+                self.master.abandon()
+        if taken is not Taken.WHOLE:
+            self.give_up("a relay command could not leave at once")
+            return Unsent(taken is Taken.NOTHING, taken.value)
+        self._metrics.frames_down.inc()
+        self.last_asked = now
+        self.rearm()
+        return open_.done
+
     async def _ask(
         self, request: Request, urgency: Urgency, reply_timeout: float | None, again: bool
     ) -> Outcome:
@@ -342,6 +417,8 @@ class Conversation:
             raise LinkClosed(f"{self.link.peer} is gone")
         now = self._clock.monotonic()
         data = self.master.send(request, now, reply_timeout)
+        if urgency < Urgency.EVENTS:
+            self.last_asked = now
         open_ = _Open(request, urgency, again, now, self._loop.create_future())
         self._open = open_
         self.rearm()
@@ -374,11 +451,12 @@ class Conversation:
 
     def _hurry(self, urgency: Urgency, turn: asyncio.Future[None]) -> None:
         """See that a lesser exchange does not keep the channel from `turn` for longer than PATIENCE_S."""
-        if turn.done() or urgency > Urgency.PERSON:
+        lesser = self._open
+        least = lesser is not None and lesser.urgency == Urgency.EVENTS
+        if turn.done() or (urgency > Urgency.PERSON and not least):
             return
         wait = PATIENCE_S
-        lesser = self._open
-        if lesser is not None and lesser.urgency > urgency and lesser.request.repeatable:
+        if lesser is not None and lesser.urgency > urgency and (least or lesser.request.repeatable):
             wait -= self._clock.monotonic() - lesser.began
             if wait <= 0:
                 self._cut_short(lesser, _SetAside())

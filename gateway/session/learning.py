@@ -18,6 +18,7 @@ from gateway.session.channel import Urgency
 from gateway.session.clockwatch import ClockCheck, refuse_across_midnight
 from gateway.session.conversation import Outcome
 from protocols.errors import LocalProtocolError
+from protocols.permit import Permit
 from protocols.q_gdw376 import messages
 from protocols.q_gdw376.connection import Answered, Confirmed, Denied, Silent
 
@@ -208,10 +209,11 @@ async def read_archive(session: TerminalSession, urgency: Urgency) -> dict[int, 
 async def write_archive(session: TerminalSession, records: Sequence[ArchiveRecord]) -> None:
     """See `TerminalSession.write_archive`."""
     step = messages.ARCHIVE_RECORDS_A_FRAME
+    permit = Permit("376 04 f10", session.address, "archive records given by a person")
     for start in range(0, len(records), step):
         part = [messages.ArchiveRecord(**asdict(record)) for record in records[start : start + step]]
         try:
-            request = messages.write_archive(part)
+            request = messages.write_archive(part, permit=permit)
         except LocalProtocolError as error:
             raise InputError(f"an archive record cannot be sent: {error}") from error
         outcome = await session.exchange(request, Urgency.PERSON)

@@ -5,6 +5,7 @@ The terminal may route by the address in the frame, or not look at it: whoever a
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Final
@@ -12,6 +13,7 @@ from typing import Final
 from gateway.clock import business_day, to_device
 from gateway.model import Due, Failure, Kind, Point, Quality, Quantity, ReadingRow, Reason, Source
 from gateway.session.channel import Urgency
+from gateway.session.conversation import Outcome
 from gateway.session.learning import denial, value_of
 from gateway.session.terminal import TerminalSession
 from gateway.session.translate import columns
@@ -68,6 +70,10 @@ class MeterRefusal:
     detail: str
 
 
+Forward = Callable[[bytes], Awaitable[bytes | MeterRefusal]]
+"""Has a frame passed on to a meter: its answer, lead-in taken off."""
+
+
 async def read_item(
     session: TerminalSession,
     address: str,
@@ -78,13 +84,18 @@ async def read_item(
 ) -> MeterItem | MeterRefusal:
     """One DL/T 645-2007 item (eight hex digits, high byte first) of the meter with that address, behind that
     port of the terminal. Raises LinkClosed."""
+    return await read_through(lambda content: _forward(session, port, content, urgency), address, di)
+
+
+async def read_through(forward: Forward, address: str, di: str) -> MeterItem | MeterRefusal:
+    """As `read_item`, on a way of the caller's own."""
     line = MeterLine(reply_timeout=0.0, repeats=0, lead_in=0)
     try:
         content = line.send(ReadRequest(address, di.lower()), 0.0)
     except LocalProtocolError as error:
         return MeterRefusal(Reason.NOT_SUPPORTED, str(error))
     for _ in range(FOLLOW_UPS):
-        answer = await _forward(session, port, content, urgency)
+        answer = await forward(content)
         if isinstance(answer, MeterRefusal):
             return answer
         line.receive_data(answer, 0.0)
@@ -113,10 +124,16 @@ async def _forward(
     outcome = await session.exchange(request, urgency, reply_timeout=patience, only_reads=True)
     if isinstance(outcome, Silent) and session.damage != damage:
         return MeterRefusal(Reason.DAMAGED, "what the terminal forwarded was damaged on the way")
+    # Some terminals say nothing when the meter says nothing; one that is there tells its time.
+    if isinstance(outcome, Silent) and await session.read_clock() is None:
+        return MeterRefusal(Reason.TERMINAL_SILENT, "forwarding")
+    return told_by(outcome)
+
+
+def told_by(outcome: Outcome) -> bytes | MeterRefusal:
+    """What the terminal answered to a forwarding: the meter's bytes, lead-in taken off, or why there are
+    none."""
     if isinstance(outcome, Silent):
-        # Some terminals say nothing when the meter says nothing; one that is there tells its time.
-        if await session.read_clock() is None:
-            return MeterRefusal(Reason.TERMINAL_SILENT, "forwarding")
         return MeterRefusal(Reason.METER_SILENT, "the terminal gave no answer to the forwarding")
     if isinstance(outcome, Denied):
         detail = denial(outcome)

@@ -75,6 +75,8 @@ class Peer:
         self.early: list[tuple[Frame, bytes]] = []
         self.shown: tuple[datetime, datetime] | None = None
         """terminal's clock and ours, where a heartbeat told it before there was a session"""
+        self.waiting: tuple[str | None, int, int] | None = None
+        """for whom and how far a frame last told the event counters EC1 and EC2; they are told once only"""
         self._host = host
         self._settings = settings
         self._clock = clock
@@ -152,6 +154,13 @@ class Peer:
             self._rubbish += len(damage.raw)
             if self._rubbish > DAMAGE_BEFORE_LOGIN:
                 self.conversation.give_up("rubbish in place of a login")
+
+    def events_waiting(self, ec1: int, ec2: int) -> None:
+        """See `Owner`."""
+        if self._listen_until is None:
+            self.waiting = self.address, ec1, ec2
+            if self.session is not None:
+                self.session.events.waiting(ec1, ec2)
 
     def _heard_after_takeover(self) -> None:
         if self.conversation.received > self._sent_before_takeover:

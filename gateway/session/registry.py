@@ -64,7 +64,8 @@ class Registry:
         """store: DatabaseStore; writer: the ReadingWriter."""
         self._raw = RawKeeper(store)
         learning = asyncio.Semaphore(settings.logins_learned_at_once)
-        self._parts = Parts(store, writer, self._raw, settings, clock, metrics, learning)
+        fetching = asyncio.Semaphore(settings.events_fetched_at_once)
+        self._parts = Parts(store, writer, self._raw, settings, clock, metrics, learning, fetching)
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
@@ -183,7 +184,7 @@ class Registry:
     def confirm(self, frame: Frame, profile: str | None) -> bytes:
         """See `Host`."""
         known = self._settings.default_profile if profile is None else self._settings.profile(profile)
-        return self._confirmers[known.confirm_form].confirm(frame)
+        return self._confirmers[known.confirm_form].confirm(frame, known.variants)
 
     def older_spoke(self, peer: Peer) -> None:
         """See `Host`."""
@@ -252,11 +253,15 @@ class Registry:
             took_over=peer.took_over,
         )
         peer.session = self._sessions[address] = session
+        master = peer.conversation.master
+        master.password, master.fcv = session.profile.password, session.profile.fcv
         self._metrics.sessions.set(len(self._sessions))
         log.info("logged in", terminal=address, peer=peer.link.peer, generation=generation)
         if peer.shown is not None:
             session.told_time(*peer.shown)
         session.learn_later()
+        if peer.waiting is not None and peer.waiting[0] in (None, address):
+            session.events.waiting(*peer.waiting[1:])
         for callback in self._callbacks:
             callback(session)
         for frame, raw in peer.early:

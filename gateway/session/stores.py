@@ -13,8 +13,8 @@ from typing import Final, Protocol
 import structlog
 
 from gateway.errors import StorageError
-from gateway.model import RawFrame, ReadingRow, TerminalAssets
-from gateway.storage import assets, evidence
+from gateway.model import EventBatch, EventClass, RawFrame, ReadingRow, TerminalAssets
+from gateway.storage import assets, events, evidence
 from gateway.storage.database import Database
 
 log = structlog.get_logger()
@@ -51,6 +51,14 @@ class Store(Protocol):
 
     async def keep_raw(self, frames: Sequence[RawFrame]) -> None: ...
 
+    async def event_pointers(self, terminal_id: int) -> dict[EventClass, int]:
+        """The next record to ask each memory for."""
+        ...
+
+    async def file_events(self, terminal_id: int, batch: EventBatch) -> tuple[int, int]:
+        """Commit them: how many were new, and the next record to ask for; see `storage.events.file`."""
+        ...
+
 
 class Files(Protocol):
     """The writer of readings: `file` returns after COMMIT; StorageError where the rows are refused for
@@ -85,6 +93,13 @@ class TerminalStore:
 
     async def keep_raw(self, frames: Sequence[RawFrame]) -> None:
         await evidence.keep_raw_frames(self._database, frames)
+
+    async def event_pointers(self, terminal_id: int) -> dict[EventClass, int]:
+        return await events.pointers(self._database, terminal_id)
+
+    async def file_events(self, terminal_id: int, batch: EventBatch) -> tuple[int, int]:
+        filed = await events.file(self._database, terminal_id, batch)
+        return filed.new, filed.pointer
 
 
 @dataclass(slots=True)

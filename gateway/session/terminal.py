@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -30,6 +31,8 @@ from gateway.session.answers import FrozenAnswer, PresentReading, ReadingProgres
 from gateway.session.channel import Urgency
 from gateway.session.clockwatch import ClockCheck, ClockWatch
 from gateway.session.conversation import Conversation, Outcome
+from gateway.session.events import EventFetch
+from gateway.session.hold import Hold, held
 from gateway.session.settings import SessionSettings, TerminalProfile
 from gateway.session.stores import Files, RawKeeper, Store
 from gateway.session.targets import Targets
@@ -59,6 +62,7 @@ class Parts:
     clock: Clock
     metrics: Metrics
     learning_at_once: asyncio.Semaphore
+    fetching_at_once: asyncio.Semaphore
     filing: set[asyncio.Task[None]] = field(default_factory=set)
     """what goes on beside the links, and is waited for at a clean stop"""
 
@@ -96,6 +100,7 @@ class TerminalSession:
         self.clock_told = False
         """in this login, by a heartbeat or when asked"""
         self.unasked = Unasked(self)
+        self.events = EventFetch(self)
         self._conversation = conversation
         self._login = conversation.login
         self._contested = contested
@@ -129,6 +134,11 @@ class TerminalSession:
     def last_frame(self) -> float:
         """When the last frame came, by the house clock's monotonic seconds."""
         return self._conversation.last_frame
+
+    @property
+    def quiet_for(self) -> float:
+        """Seconds since it was last asked anything but events."""
+        return self.parts.clock.monotonic() - self._conversation.last_asked
 
     @property
     def damage(self) -> int:
@@ -209,6 +219,10 @@ class TerminalSession:
         return await self._conversation.exchange(
             request, urgency, reply_timeout=patience, repeated=repeated, only_reads=only_reads
         )
+
+    def hold(self, urgency: Urgency) -> AbstractAsyncContextManager[Hold]:
+        """Have the channel for a sequence of exchanges; see `hold.held`."""
+        return held(self._conversation, self._login, urgency)
 
     async def confirm(self, frame: Frame) -> None:
         """Confirm a frame that the terminal sent. LinkClosed."""
@@ -323,7 +337,7 @@ class TerminalSession:
         meters = self.targets.at(received_at)
         readings = []
         for frame in outcome.frames:
-            for unit in messages.decode(frame):
+            for unit in messages.decode(frame, self.profile.variants):
                 value = unit.value
                 if not isinstance(value, messages.PresentEnergy) or not value.registers:
                     continue
@@ -386,6 +400,7 @@ class TerminalSession:
 
     def end(self) -> None:
         """The link has ended or another login took over."""
+        self.events.end()
         if self._clock_alarmed:
             self._clock_alarmed = False
             self.parts.metrics.clocks_off.dec()

@@ -177,7 +177,7 @@ def frozen_rows(frame: Frame, context: Context, asked_at: datetime | None = None
     """The frozen values of an AFN0D frame as rows. asked_at: the midnight that was asked for, where one was;
     then another one's values are refused."""
     done = Translated()
-    found, others = midnight.rows(frame)
+    found, others = midnight.rows(frame, context.profile.variants)
     append = done.rows.append
     received_at = context.received_at
     source = int(context.source)
@@ -320,7 +320,7 @@ def _one(
 def present_rows(frame: Frame, context: Context) -> Translated:
     """Registers as they were when the terminal read them (AFN0C F129..F136), as LIVE rows under that time."""
     done = Translated()
-    for unit in messages.decode(frame):
+    for unit in messages.decode(frame, context.profile.variants):
         quantity = MEANS_PRESENT.get(unit.fn)
         value = unit.value
         if quantity is None or not isinstance(value, messages.PresentEnergy):

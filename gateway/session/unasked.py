@@ -16,6 +16,7 @@ import structlog
 from gateway.errors import LinkClosed, StorageError
 from gateway.model import RawFrame, Source
 from gateway.session import translate
+from gateway.session.events import EVENTS
 from protocols.q_gdw376.frame import Frame
 
 if TYPE_CHECKING:
@@ -99,6 +100,9 @@ class Unasked:
                 parts.metrics.readings[source].inc(len(translated.rows))
             if translated.rows or translated.refused:
                 reason = translated.strange
+        elif frame.afn == EVENTS:
+            await self._learned()
+            reason = await session.events.file(frame, received_at)
         if reason is None:
             return
         kept = RawFrame(received_at, session.address, "up", reason, raw)

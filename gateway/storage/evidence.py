@@ -23,9 +23,9 @@ async def keep_raw_frames(database: Database, frames: Sequence[RawFrame]) -> Non
             queries("evidence")["keep_raw_frames"],
             (
                 [frame.received_at for frame in frames],
-                [_printable(frame.terminal) for frame in frames],
+                [printable(frame.terminal) for frame in frames],
                 [frame.direction for frame in frames],
-                [_printable(frame.reason) for frame in frames],
+                [printable(frame.reason) for frame in frames],
                 [frame.raw for frame in frames],
             ),
         )
@@ -39,6 +39,6 @@ async def note_audit(
     await connection.execute(queries("evidence")["audit"], (at, who, what, Jsonb(detail)))
 
 
-def _printable(text: str) -> str:
-    """PostgreSQL's text holds no NUL."""
+def printable(text: str) -> str:
+    """The text without NUL, which PostgreSQL's text cannot hold."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")

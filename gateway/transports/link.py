@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from enum import Enum
 from typing import Protocol
 
 Settle = Callable[[], Awaitable[None]]
@@ -11,6 +12,14 @@ Settle = Callable[[], Awaitable[None]]
 
 async def settled() -> None:
     """The settle of a carrier that acknowledges by itself (TCP, serial)."""
+
+
+class Taken(Enum):
+    """What became of bytes that had to leave at once."""
+
+    WHOLE = "on their way"
+    NOTHING = "none of them left, and none will"
+    PERHAPS = "some may have left"
 
 
 class Link(Protocol):
@@ -43,6 +52,18 @@ class Link(Protocol):
 
         Raises LinkClosed if the link has ended, or if it found no room within the write deadline (then the
         link is aborted: what was handed over may or may not have left).
+        """
+        ...
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that were handed over and have not left this machine yet."""
+        ...
+
+    def write_now(self, data: bytes) -> Taken:
+        """Have `data` leave whole before this returns, or end the link: what must not arrive late is sent so.
+
+        Anything but WHOLE has reset the link. Never raises.
         """
         ...
 

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from gateway.errors import LinkClosed
-from gateway.transports.link import Settle, settled
+from gateway.transports.link import Settle, Taken, settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +35,8 @@ class MemoryLink:
         self.source = peer.rpartition(":")[0]
         self.writes: list[bytes] = []
         """everything written at this end, as it was handed over, for tests to look at"""
+        self.takes_now: int | None = None
+        """so many bytes of what must leave at once do; None: all"""
         self._line = line
         self._chance = chance
         self._limit = limit
@@ -85,6 +87,25 @@ class MemoryLink:
         except TimeoutError:
             self.abort()
             raise LinkClosed(f"{self.peer} took no bytes for {self._deadline:g} s") from None
+
+    @property
+    def unsent(self) -> int:
+        """See `Link.unsent`: nothing ever waits at this end."""
+        return 0
+
+    def write_now(self, data: bytes) -> Taken:
+        """See `Link.write_now`."""
+        taken = len(data) if self.takes_now is None else min(self.takes_now, len(data))
+        if self._ended or len(self._other._buffer) > self._limit:
+            taken = 0
+        if taken:
+            self.writes.append(data[:taken])
+            for part in self._through(data[:taken]):
+                self._send(part)
+        if taken == len(data):
+            return Taken.WHOLE
+        self.abort()
+        return Taken.PERHAPS if taken else Taken.NOTHING
 
     def _through(self, data: bytes) -> list[bytes]:
         line, chance = self._line, self._chance

@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
 import socket
+import struct
 import termios
 from array import array
 from collections import Counter as Tally
@@ -21,7 +23,7 @@ import structlog
 
 from gateway.errors import LinkClosed
 from gateway.metrics import Metrics
-from gateway.transports.link import Settle, settled
+from gateway.transports.link import Settle, Taken, settled
 
 log = structlog.get_logger()
 
@@ -43,6 +45,10 @@ KEEPALIVE_INTERVAL_S: Final = 30
 KEEPALIVE_PROBES: Final = 4
 """A dead path without traffic is found in four minutes, even where heartbeats are 15 minutes apart; more
 often would cost mobile traffic."""
+
+SIOCOUTQNSD: Final = 0x894B
+"""Asks Linux how many bytes of a socket have not been sent at all, the peer's window being shut or the path
+dead; those that were and wait for their acknowledgement are not counted."""
 
 _scratch = memoryview(bytearray(CHUNK))
 """Shared by all links: asyncio's selector loop fills it and calls `buffer_updated` in the same step."""
@@ -194,6 +200,44 @@ class TcpLink(asyncio.BufferedProtocol):
             raise LinkClosed(f"{self.peer} took no bytes for {self._limits.write_deadline_s:g} s") from None
         if self._transport is None:
             raise LinkClosed(f"{self.peer} has closed the link")
+
+    @property
+    def unsent(self) -> int:
+        """See `Link.unsent`."""
+        if self._transport is None:
+            return 0
+        return self._transport.get_write_buffer_size() + self._unsent_by_kernel()
+
+    def _unsent_by_kernel(self) -> int:
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if sock is None or sock.fileno() < 0:
+            return 0
+        unsent = array("i", [0])
+        fcntl.ioctl(sock.fileno(), SIOCOUTQNSD, unsent)
+        return unsent[0]
+
+    def write_now(self, data: bytes) -> Taken:
+        """See `Link.write_now`: straight to the socket, past the loop's buffer, which would send it later."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if sock is None or sock.fileno() < 0 or self._ended or self.unsent:
+            self._reset()
+            return Taken.NOTHING
+        try:
+            taken = os.write(sock.fileno(), data)
+        except OSError:
+            taken = 0
+        if taken == len(data) and not self._unsent_by_kernel():
+            return Taken.WHOLE
+        self._reset()
+        return Taken.PERHAPS if taken else Taken.NOTHING
+
+    def _reset(self) -> None:
+        """End at once; what the kernel still holds is dropped, too."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        if sock is not None and sock.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.abort()
 
     async def close(self) -> None:
         """See `Link.close`."""

@@ -17,6 +17,7 @@ from protocols.q_gdw376.connection import (
     Spontaneous,
 )
 from protocols.q_gdw376.messages import Request
+from simulator.bus import Making
 from simulator.clock import seconds
 from simulator.district import District, TerminalPlan
 from simulator.faults import Faults, TerminalFaults, deal
@@ -44,6 +45,7 @@ class Bench:
         heartbeat: float = 60.0,
         naming: Naming = "ended_day",
         confirms: bool = True,
+        making: Making | None = None,
     ) -> None:
         self.plan = plan
         self.now = now
@@ -56,7 +58,15 @@ class Bench:
         faults = faults or Faults()
         mine = mine or TerminalFaults(seed=plan.address)
         self.terminal = Terminal(
-            plan, DAY, now, faults=faults, mine=mine, counts=self.counts, heartbeat=heartbeat, naming=naming
+            plan,
+            DAY,
+            now,
+            faults=faults,
+            mine=mine,
+            counts=self.counts,
+            heartbeat=heartbeat,
+            naming=naming,
+            making=making,
         )
         self.line = Line(self.terminal, now, faults, mine, self.counts)
         self.master = Master(reply_timeout=10.0)

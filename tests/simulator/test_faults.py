@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from protocols.dlt645.connection import Answered as MeterAnswered
 from protocols.dlt645.connection import Master as MeterMaster
 from protocols.dlt645.messages import ReadRequest
+from protocols.permit import Permit
 from protocols.q_gdw376 import messages, midnight
 from simulator.district import District, MeterPlan, Quantity
 from simulator.faults import (
@@ -65,6 +66,11 @@ EVERYTHING = {
     "clash": {"count": 1},
     "push": {"count": 2},
     "missed_freeze": {"count": 1},
+    "events": {"count": 12, "least": 1, "most": 20, "reported": 0.5},
+    "carrier": {"least": 2, "most": 20, "loss": 0.05, "twice": 0.01},
+    "relays": {"esam": 0.5, "plain_too": True, "trip_delay_minutes": 5, "pressed": 0.9},
+    "meter_clock_off": {"fraction": 0.1, "seconds": 3600},
+    "meter_clock_lost": {"fraction": 0.1},
 }
 
 
@@ -133,6 +139,9 @@ def test_a_file_of_all_faults_is_read_from_json_and_toml(tmp_path: Path) -> None
         ({"cut": {"count": 1.5}}, "cut.count: must be a whole number, not 1.5"),
         ({"cut": {"count": True}}, "cut.count: must be a whole number, not True"),
         ({"cut": {"count": -1}}, "cut.count: must be at least 0, not -1"),
+        ({"relays": {"plain_too": 1}}, "relays.plain_too: must be true or false, not 1"),
+        ({"relays": {"pressed": 1.5}}, "relays.pressed: must be between 0 and 1, not 1.5"),
+        ({"carrier": {"least": 1, "most": 2, "loss": 2}}, "carrier.loss: must be between 0 and 1, not 2"),
         ({"delay": {"least": 3, "most": 1}}, "delay.most: must be at least 3, not 1"),
         ({"pace": {"done_from": "x", "done_until": "05:00"}}, "pace.done_from: must be HH:MM, not 'x'"),
         ({"pace": {"done_from": "05:00", "done_until": "04:00"}}, "pace.done_until: must be at least"),
@@ -340,7 +349,8 @@ def test_a_swapped_meter_answers_itself_while_the_terminal_gives_the_old_ones_va
     assert freeze_of(bench, new, "05060001") == bytes.fromhex("0000241126")
     record = bench.terminal.store.archive[new.pn]
     assert record.address == old.address
-    bench.ask(messages.write_archive([replace(record, address=new.address)]))
+    permit = Permit("376 04 f10", bench.plan.address, "test")
+    bench.ask(messages.write_archive([replace(record, address=new.address)], permit=permit))
     assert values(bench)[new.pn] == truth(new)
 
 

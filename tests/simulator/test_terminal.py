@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from protocols.dlt645.connection import Answered as MeterAnswered
 from protocols.dlt645.connection import Master as MeterMaster
 from protocols.dlt645.messages import ReadRequest
+from protocols.permit import Permit
 from protocols.q_gdw376 import messages, midnight
 from protocols.q_gdw376.frame import Frame, build
 from protocols.q_gdw376.identifiers import identifier
@@ -280,7 +281,8 @@ def test_the_archive_is_told_changed_and_told_again() -> None:
     assert {pn: record.address for pn, record in held.items()} == {m.pn: m.address for m in PLAN.meters}
     changed = replace(held[2], address="310000009999")
     gone = replace(held[SINGLE[3].pn], pn=0)
-    assert isinstance(bench.ask(messages.write_archive([changed, gone])), Confirmed)
+    permit = Permit("376 04 f10", bench.plan.address, "test")
+    assert isinstance(bench.ask(messages.write_archive([changed, gone], permit=permit)), Confirmed)
     (unit,) = units(bench.ask(messages.read_archive([2, SINGLE[3].pn])))
     assert unit.value == messages.Archive((changed,))
 

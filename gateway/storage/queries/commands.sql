@@ -16,7 +16,7 @@ SELECT
     NOT coalesce((
         SELECT s.value = 'false' FROM control_setting AS s
         WHERE s.name = 'shadow' AND s.scope = coalesce('organisation:' || own.organisation_id, '')
-            AND s.approved_by IS NOT NULL
+            AND (s.approved_by IS NOT NULL OR s.value = 'true')
         ORDER BY s.setting_id DESC LIMIT 1
     ), false) AS shadow,
     coalesce(c.cons_no, ''), coalesce(c.protected_class, '') <> '', coalesce(c.restore_mode, 'close'),
@@ -25,11 +25,18 @@ SELECT
         ORDER BY s.setting_id DESC LIMIT 1
     ), false) AS brake,
     EXISTS (
-        SELECT FROM (
-            SELECT DISTINCT ON (s.scope) s.value FROM control_setting AS s
-            WHERE s.name = 'weather-halt'
-                AND s.scope IN ('', 'area:' || own.area_id, 'organisation:' || own.organisation_id)
-            ORDER BY s.scope, s.setting_id DESC
+        WITH RECURSIVE above AS (
+            SELECT organisation_id, parent_id FROM organisation WHERE organisation_id = own.organisation_id
+            UNION
+            SELECT o.organisation_id, o.parent_id FROM organisation AS o
+            JOIN above ON o.organisation_id = above.parent_id
+        ), scopes (scope) AS (
+            SELECT '' UNION ALL SELECT 'area:' || own.area_id
+            UNION ALL SELECT 'organisation:' || organisation_id FROM above
+        )
+        SELECT FROM scopes CROSS JOIN LATERAL (
+            SELECT s.value FROM control_setting AS s WHERE s.name = 'weather-halt' AND s.scope = scopes.scope
+            ORDER BY s.setting_id DESC LIMIT 1
         ) AS newest WHERE newest.value = 'true'
     ) AS weather_halt,
     (
@@ -44,8 +51,16 @@ SELECT
     ) AS blocks,
     (
         SELECT max(sent.valid_until) FROM relay_command AS sent
-        WHERE sent.meter_id = m.meter_id AND sent.action = 'trip' AND sent.attempts > 0 AND sent.state <> 'refused'
-    ) AS trip_until
+        WHERE sent.meter_id = m.meter_id AND sent.action = 'trip' AND sent.attempts > 0
+    ) AS trip_until,
+    (
+        SELECT s.value FROM control_setting AS s
+        WHERE s.name = 'limits' AND s.scope = '' AND s.approved_by IS NOT NULL ORDER BY s.setting_id DESC LIMIT 1
+    ) AS limits,
+    coalesce((
+        SELECT max(given.intent) FROM relay_command AS given
+        WHERE given.meter_id = m.meter_id AND given.action IN ('close', 'permit-close', 'keep-power')
+    ), 0) AS restored_intent
 FROM meter AS m
 JOIN meter_install AS i ON i.meter_id = m.meter_id
     AND (i.valid_from IS NULL OR i.valid_from <= %(now)s) AND (i.valid_to IS NULL OR i.valid_to > %(now)s)
@@ -132,7 +147,22 @@ ON CONFLICT (meter_id) WHERE closed_at IS NULL DO NOTHING
 
 -- name: close_field_order
 -- Power is back, however that came about.
-UPDATE field_order SET closed_at = %(at)s, closed_by = 'relay read' WHERE meter_id = %(meter_id)s AND closed_at IS NULL
+UPDATE field_order SET closed_at = %(at)s, closed_by = %(by)s, report = %(report)s
+WHERE meter_id = %(meter_id)s AND closed_at IS NULL
+
+-- name: cancel_field_order
+-- Nobody has to go there any more, unless another close still waits for somebody.
+UPDATE field_order SET closed_at = %(at)s, closed_by = 'cancelled', report = %(report)s
+WHERE meter_id = %(meter_id)s AND closed_at IS NULL AND NOT EXISTS (
+    SELECT FROM relay_command WHERE meter_id = %(meter_id)s AND action IN ('close', 'permit-close')
+        AND state IN ('requested', 'held', 'queued', 'sending', 'uncertain', 'acknowledged', 'field')
+)
+
+-- name: overdue
+-- What nobody has sent before its expiry: the meter's terminal may be away for good.
+SELECT command_id, meter_id, terminal_id, action, state FROM relay_command
+WHERE state IN ('held', 'queued') AND expires_at <= %s
+ORDER BY expires_at LIMIT %s
 
 -- name: put_off
 -- Nothing has happened but time; the reason why it waits stays the same.

@@ -15,6 +15,9 @@ from gateway.errors import LinkClosed, StorageError
 from gateway.metrics import Metrics
 from gateway.model import (
     Due,
+    EventBatch,
+    EventClass,
+    EventRow,
     Kind,
     MeterClass,
     Point,
@@ -106,6 +109,9 @@ class HandStore:
     touched: list[int] = field(default_factory=list)
     elsewhere: bool = False
     """another process has the terminals"""
+    events: dict[tuple[EventClass, int, int, bytes], EventRow] = field(default_factory=dict)
+    batches: list[EventBatch] = field(default_factory=list)
+    pointers: dict[EventClass, int] = field(default_factory=lambda: dict.fromkeys(EventClass, 0))
 
     def _here(self) -> None:
         if self.away:
@@ -140,6 +146,24 @@ class HandStore:
     async def keep_raw(self, frames: Sequence[RawFrame]) -> None:
         self._here()
         self.raw += frames
+
+    async def event_pointers(self, terminal_id: int) -> dict[EventClass, int]:
+        self._here()
+        return dict(self.pointers)
+
+    async def file_events(self, terminal_id: int, batch: EventBatch) -> tuple[int, int]:
+        """As `storage.events.file`; tests of the storage hold that one to the same rules."""
+        self._here()
+        self.batches.append(batch)
+        before = len(self.events)
+        for row in batch.rows:
+            self.events.setdefault((batch.event_class, row.pointer, row.erc, row.raw), row)
+        new = len(self.events) - before
+        pointer = self.pointers[batch.event_class]
+        moves = not batch.contested and (new or not batch.pushed)
+        if moves and (pointer - batch.begin) % 256 <= batch.count:
+            self.pointers[batch.event_class] = (batch.begin + batch.count) % 256
+        return new, self.pointers[batch.event_class]
 
 
 @dataclass

@@ -163,17 +163,17 @@ async def test_pushed_present_values_are_filed_as_live() -> None:
         assert row[4] == 500
 
 
-async def test_events_are_kept_raw_before_they_are_confirmed() -> None:
+async def test_what_is_not_filed_is_kept_raw_before_it_is_confirmed() -> None:
     async with stage(assets()) as made:
         device = await made.logged_in()
         await made.session().ready()
         made.store.away = True
-        event = await device.say(0x0E, bytes.fromhex("00000100 0100 0001 0e0a 4014311007 1031143110 0710"))
+        sent = await device.say(0x0F, bytes.fromhex("00000100 01"))
         await asyncio.sleep(0.05)
         assert not device.confirms
         made.store.away = False
-        await device.confirmed(event, 10)
-        assert [kept.terminal for kept in made.store.raw if "AFN0E" in kept.reason] == [ADDRESS]
+        await device.confirmed(sent, 10)
+        assert [kept.terminal for kept in made.store.raw if "AFN0F" in kept.reason] == [ADDRESS]
 
 
 async def test_the_number_of_frames_being_filed_is_bounded() -> None:

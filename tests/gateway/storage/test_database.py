@@ -25,7 +25,8 @@ async def test_migrations_are_applied_once_even_by_two_at_a_time(postgres: str) 
             conninfo = psycopg.conninfo.make_conninfo(postgres, dbname="twice")
             async with await Database.open(conninfo) as one, await Database.open(conninfo) as two:
                 first, second = await asyncio.gather(one.migrate(), two.migrate())
-                assert sorted([*first, *second]) == ["0001_assets.sql", "0002_readings.sql"]
+                plain = [name for name in database_module._migrations() if "timescale" not in name]
+                assert sorted([*first, *second]) == sorted(plain)
                 assert await one.migrate() == []
                 assert one.has_timescale is False
         finally:

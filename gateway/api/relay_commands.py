@@ -1,0 +1,480 @@
+"""Routes of relay commands: ask for one or many, look, take back, approve.
+
+A command of another organisation is not found, as is its meter: nothing tells it from one that does not
+exist.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from http import HTTPStatus
+from typing import Annotated, Final, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, Header, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from gateway.api.auth import Approver, Caller, Controller, Reader
+from gateway.api.parts import Instant, Parts, Wanted
+from gateway.api.problems import Problem
+from gateway.command import WHY_TEXT, Action, State, Why
+from gateway.control.ask import LONGEST_TEXT, RESTORE, Ask
+from gateway.control.batches import LONGEST, BatchAnswer, Line
+from gateway.storage import relay_list
+from gateway.storage.relay_list import Before, FoundMeter, Row
+
+PREFIX: Final = "/api/v1/relay-commands"
+BATCHES: Final = "/api/v1/relay-batches"
+FIELD_ORDERS: Final = "/api/v1/field-orders"
+
+MOST_ROWS: Final = 500
+
+reading = APIRouter(prefix="/api/v1", tags=["relay commands"])
+"""changes nothing"""
+acting = APIRouter(prefix="/api/v1", tags=["relay commands"])
+"""asks for something, or decides"""
+
+_TRACEPARENT: Final = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+
+Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
+BigId = Annotated[int, Query(ge=0, le=2**63 - 1)]
+
+IdempotencyKey = Annotated[
+    str | None,
+    Header(alias="Idempotency-Key", description="Required 必填: 1 to 200 visible ASCII characters."),
+]
+Traceparent = Annotated[
+    str | None, Header(alias="traceparent", description="W3C trace context; kept with the command.")
+]
+
+
+class CommandRequest(BaseModel):
+    """One command. `restore` is resolved at acceptance into close or permit-close."""
+
+    model_config = ConfigDict(extra="forbid")
+    meter: str = Field(min_length=1, max_length=64)
+    """asset number, or communication address where that is unique"""
+    action: Action | Literal["restore"]
+    cause: Text = ""
+    notice: Text = ""
+    """reference of the notice that the customer was given"""
+    customer: Text = ""
+    """cons_no; a trip is refused where another customer is behind the meter"""
+    caused_by: Text = ""
+    """the payment, or the command that this one undoes"""
+    work_order: Text = ""
+    label: Text = ""
+    """the requester's own words, such as the person behind the program"""
+    not_before: Instant | None = None
+    expires_at: Instant | None = None
+
+
+class BatchRequest(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    commands: list[CommandRequest] = Field(min_length=1, max_length=LONGEST)
+    dry_run: bool = False
+    """only say what would happen: who would go dark, what would be refused and why"""
+
+
+class Reason(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+    reason: Text = ""
+
+
+class FieldReport(BaseModel):
+    """What a person saw at the meter."""
+
+    model_config = ConfigDict(extra="forbid")
+    energised: bool
+    at: Instant
+    report: Text = ""
+
+
+class CommandShown(BaseModel):
+    """A command as it stands. Instants are UTC."""
+
+    id: UUID
+    meter: str
+    address: str
+    terminal: str
+    organisation: str | None
+    area: str | None
+    action: Action
+    state: State
+    why: Why | None
+    why_text: str | None
+    detail: str
+    requester: str
+    approver: str
+    cause: str
+    notice: str
+    customer: str
+    caused_by: str
+    work_order: str
+    label: str
+    batch: UUID | None
+    shadow: bool
+    created_at: datetime
+    changed_at: datetime
+    not_before: datetime | None
+    expires_at: datetime | None
+    attempts: int
+    sent_at: datetime | None
+    valid_until: datetime | None
+    energised_at: datetime | None
+    intent: int
+    trace: str
+
+
+class CommandPage(BaseModel):
+    """`next`: the `cursor` of the following page; null: this is the last."""
+
+    commands: list[CommandShown]
+    next: str | None
+
+
+class LineShown(BaseModel):
+    """One meter of a batch. `command` null: none was made."""
+
+    meter: str
+    action: str
+    resolved: Action | None
+    state: State | None
+    why: Why | None
+    why_text: str | None
+    detail: str
+    customer: str
+    dark: bool
+    shadow: bool
+    command: UUID | None
+
+
+class BatchShown(BaseModel):
+    """A batch: the limits that it goes over (then it is held whole), who would go dark, one result a meter.
+
+    `results` of a dry run say what would become of each; `states` counts where the commands stand now.
+    """
+
+    id: UUID | None
+    held: bool
+    over: list[str]
+    dark: list[LineShown]
+    refused: list[LineShown]
+    results: list[LineShown]
+    states: dict[str, int]
+
+
+class FieldOrderShown(BaseModel):
+    """Where a person has to go."""
+
+    id: int
+    command: UUID
+    meter: str
+    opened_at: datetime
+    why: Why
+    detail: str
+    closed_at: datetime | None
+    closed_by: str | None
+    report: str | None
+
+
+class FieldOrderPage(BaseModel):
+    field_orders: list[FieldOrderShown]
+    next: int | None
+
+
+@acting.post("/relay-commands", status_code=HTTPStatus.ACCEPTED)
+async def ask_for_command(
+    wanted: CommandRequest,
+    parts: Wanted,
+    caller: Controller,
+    response: Response,
+    key: IdempotencyKey = None,
+    traceparent: Traceparent = None,
+) -> CommandShown:
+    """Ask for one command. 202 says that it is kept, not that it is done: look at `Location`, or be told.
+
+    The same key and body give the same command again; another body under the same key is refused (409).
+    A command may end `refused` at once: it is a command all the same, with its reason.
+    """
+    key = _key(key)
+    ask, *_ = await _asks(parts, caller, [wanted])
+    accepted = await parts.control().requests.accept(ask, caller.subject, key, trace=_trace(traceparent))
+    response.headers["Location"] = f"{PREFIX}/{accepted.command.id}"
+    return await _command(parts, caller, accepted.command.id)
+
+
+@reading.get("/relay-commands")
+async def list_commands(
+    parts: Wanted,
+    caller: Reader,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = 100,
+    meter: Annotated[str | None, Query(max_length=64)] = None,
+    state: State | None = None,
+    batch: UUID | None = None,
+    customer: Annotated[str | None, Query(max_length=LONGEST_TEXT)] = None,
+    since: Instant | None = None,
+) -> CommandPage:
+    """Commands, the newest first, a page at a time."""
+    found = await relay_list.commands(
+        parts.database,
+        caller.organisations,
+        before=None if cursor is None else _before(cursor),
+        meter=None if meter is None else without_nul(meter),
+        state=state,
+        batch=batch,
+        customer=None if customer is None else without_nul(customer),
+        since=since,
+        rows=limit,
+    )
+    more = _cursor(found[-1]) if len(found) == limit else None
+    return CommandPage(commands=[_shown(row) for row in found], next=more)
+
+
+@reading.get("/relay-commands/{command_id}")
+async def get_command(command_id: UUID, parts: Wanted, caller: Reader) -> CommandShown:
+    """One command as it stands."""
+    return await _command(parts, caller, command_id)
+
+
+@acting.post("/relay-commands/{command_id}/cancel")
+async def cancel_command(
+    command_id: UUID, parts: Wanted, caller: Controller, given: Reason | None = None
+) -> CommandShown:
+    """Take back a command of which no byte has left; 409 where it is too late."""
+    await _command(parts, caller, command_id)
+    reason = given.reason if given is not None else ""
+    await parts.control().requests.cancel(command_id, caller.subject, reason)
+    return await _command(parts, caller, command_id)
+
+
+@acting.post("/relay-commands/{command_id}/approve")
+async def approve_command(command_id: UUID, parts: Wanted, caller: Approver) -> CommandShown:
+    """Let a held command go, as the second person."""
+    await _command(parts, caller, command_id)
+    await parts.control().requests.approve(command_id, caller.subject)
+    return await _command(parts, caller, command_id)
+
+
+@acting.post("/relay-commands/{command_id}/field-report")
+async def report_field(
+    command_id: UUID, report: FieldReport, parts: Wanted, caller: Controller
+) -> CommandShown:
+    """What a person saw at the meter; power seen there ends a command that is with the field crew."""
+    await _command(parts, caller, command_id)
+    await parts.control().requests.report_field(
+        command_id, caller.subject, energised=report.energised, at=report.at, report=report.report
+    )
+    return await _command(parts, caller, command_id)
+
+
+@acting.post("/relay-batches", status_code=HTTPStatus.ACCEPTED)
+async def ask_for_batch(
+    wanted: BatchRequest,
+    parts: Wanted,
+    caller: Controller,
+    response: Response,
+    key: IdempotencyKey = None,
+    traceparent: Traceparent = None,
+) -> BatchShown:
+    """Ask for many commands at once: one result a meter. Over a limit the whole batch is held for approval.
+
+    With `dry_run` nothing is written (200), and no key is needed.
+    """
+    if not wanted.dry_run:
+        key = _key(key)
+    asks = await _asks(parts, caller, wanted.commands)
+    batches = parts.control().batches
+    if wanted.dry_run or key is None:
+        response.status_code = HTTPStatus.OK
+        return _batch(await batches.dry_run(asks, caller.subject), {})
+    answer = await batches.accept(asks, caller.subject, key, trace=_trace(traceparent))
+    assert answer.batch is not None
+    response.headers["Location"] = f"{BATCHES}/{answer.batch}"
+    return await _batch_now(parts, caller, answer.batch, answer)
+
+
+@reading.get("/relay-batches/{batch_id}")
+async def get_batch(batch_id: UUID, parts: Wanted, caller: Reader) -> BatchShown:
+    """A batch with its dry run, the answer that was given, and where its commands stand now."""
+    return await _batch_now(parts, caller, batch_id)
+
+
+@acting.post("/relay-batches/{batch_id}/approve")
+async def approve_batch(batch_id: UUID, parts: Wanted, caller: Approver) -> BatchShown:
+    """Let a held batch go whole, as the second person."""
+    await _batch_now(parts, caller, batch_id)
+    await parts.control().batches.approve(batch_id, caller.subject)
+    return await _batch_now(parts, caller, batch_id)
+
+
+@acting.post("/relay-batches/{batch_id}/cancel")
+async def cancel_batch(
+    batch_id: UUID, parts: Wanted, caller: Controller, given: Reason | None = None
+) -> BatchShown:
+    """Take back whatever of a batch has not left yet."""
+    await _batch_now(parts, caller, batch_id)
+    reason = given.reason if given is not None else ""
+    await parts.control().batches.cancel(batch_id, caller.subject, reason)
+    return await _batch_now(parts, caller, batch_id)
+
+
+@reading.get("/field-orders")
+async def list_field_orders(
+    parts: Wanted,
+    caller: Reader,
+    after: BigId = 0,
+    limit: Annotated[int, Query(ge=1, le=MOST_ROWS)] = 100,
+    closed_too: bool = False,
+) -> FieldOrderPage:
+    """Where a person has to go because electronics could not give power back yet 现场复电工单."""
+    found = await relay_list.field_orders(
+        parts.database, caller.organisations, after=after, closed_too=closed_too, rows=limit
+    )
+    more = found[-1]["id"] if len(found) == limit else None
+    return FieldOrderPage(field_orders=[FieldOrderShown(**row) for row in found], next=more)
+
+
+async def found_meter(parts: Parts, caller: Caller, name: str) -> FoundMeter:
+    """The one meter of that number or address. Problem 404 where there is none that the caller may see."""
+    return (await _found_meters(parts, caller, [name], needed=True))[name]
+
+
+async def _found_meters(
+    parts: Parts, caller: Caller, names: Sequence[str], *, needed: bool
+) -> dict[str, FoundMeter]:
+    found = await relay_list.meters(
+        parts.database, caller.organisations, [without_nul(name) for name in names], parts.clock.now()
+    )
+    if needed and (missing := [name for name in names if name not in found]):
+        raise Problem(
+            HTTPStatus.NOT_FOUND,
+            "meter-unknown",
+            f"no meter {', '.join(missing[:10])} in the assets 档案中无此电能表",
+        )
+    if many := [name for name, some in found.items() if len(some) > 1]:
+        raise Problem(
+            HTTPStatus.CONFLICT,
+            "meter-ambiguous",
+            f"{', '.join(sorted(many)[:10])} is more than one meter 地址不唯一: give the asset number",
+        )
+    return {name: some[0] for name, some in found.items()}
+
+
+async def _asks(parts: Parts, caller: Caller, wanted: Sequence[CommandRequest]) -> list[Ask]:
+    found = await _found_meters(parts, caller, [one.meter for one in wanted], needed=False)
+    return [
+        Ask(
+            meter_id=found[one.meter].meter_id if one.meter in found else None,
+            meter=one.meter,
+            verb="restore" if one.action == RESTORE else Action(one.action),
+            cause=one.cause,
+            notice=one.notice,
+            customer=one.customer,
+            caused_by=one.caused_by,
+            work_order=one.work_order,
+            label=one.label,
+            not_before=one.not_before,
+            expires_at=one.expires_at,
+        )
+        for one in wanted
+    ]
+
+
+async def _command(parts: Parts, caller: Caller, command_id: UUID) -> CommandShown:
+    found = await relay_list.commands(parts.database, caller.organisations, command_id=command_id)
+    if not found:
+        raise Problem(HTTPStatus.NOT_FOUND, "command-unknown", f"there is no command {command_id} 无此命令")
+    return _shown(found[0])
+
+
+async def _batch_now(
+    parts: Parts, caller: Caller, batch_id: UUID, answer: BatchAnswer | None = None
+) -> BatchShown:
+    found = await relay_list.batch(parts.database, caller.organisations, batch_id, caller.subject)
+    if found is None:
+        raise Problem(HTTPStatus.NOT_FOUND, "batch-unknown", f"there is no batch {batch_id} 无此批次")
+    if answer is None:
+        answer = await parts.control().batches.answer(batch_id)
+    return _batch(answer, dict(found.states))
+
+
+def _batch(answer: BatchAnswer, states: dict[str, int]) -> BatchShown:
+    return BatchShown(
+        id=answer.batch,
+        held=answer.held,
+        over=list(answer.over),
+        dark=[_line(line) for line in answer.dark],
+        refused=[_line(line) for line in answer.refused],
+        results=[_line(line) for line in answer.lines or answer.dry_run],
+        states=states,
+    )
+
+
+def _line(line: Line) -> LineShown:
+    return LineShown(
+        meter=line.meter,
+        action=line.verb,
+        resolved=line.action,
+        state=line.state,
+        why=line.why,
+        why_text=_words(line.why),
+        detail=line.detail,
+        customer=line.customer,
+        dark=line.dark,
+        shadow=line.shadow,
+        command=line.command,
+    )
+
+
+def _shown(row: Row) -> CommandShown:
+    why = None if row["why"] is None else Why(row["why"])
+    return CommandShown(**{**row, "why": why, "why_text": _words(why)})
+
+
+def _words(why: Why | None) -> str | None:
+    return None if why is None else " ".join(WHY_TEXT[why])
+
+
+def _key(key: str | None) -> str:
+    """Problem 400 without one; what it may look like is decided where it is kept."""
+    if key is None or not key.strip():
+        raise Problem(
+            HTTPStatus.BAD_REQUEST,
+            "key-needed",
+            "control needs an Idempotency-Key 缺少幂等键: a new one for each new wish, the same for a repeat",
+        )
+    return key
+
+
+def _trace(traceparent: str | None) -> str:
+    """The trace context as it came; "" where it is none (it is a caller's, and no reason to refuse)."""
+    return traceparent if traceparent is not None and _TRACEPARENT.fullmatch(traceparent) else ""
+
+
+def _cursor(row: Row) -> str:
+    return base64.urlsafe_b64encode(f"{row['created_at'].isoformat()} {row['id']}".encode()).decode()
+
+
+def _before(cursor: str) -> Before:
+    """Problem 422 for a cursor that was not given out here."""
+    try:
+        at, _, command_id = base64.b64decode(cursor, b"-_", validate=True).decode("ascii").partition(" ")
+        moment = datetime.fromisoformat(at)
+        if moment.tzinfo is None:
+            raise ValueError("no zone")
+        return Before(moment, UUID(command_id))
+    except (binascii.Error, ValueError) as error:
+        raise Problem(
+            HTTPStatus.UNPROCESSABLE_ENTITY, "bad-cursor", "the cursor was not given out here 游标无效"
+        ) from error
+
+
+def without_nul(text: str) -> str:
+    """What PostgreSQL's text can hold, for a look-up: a name with NUL is nobody's either way."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
