@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 from uuid import UUID
@@ -166,7 +166,8 @@ WHY_TEXT: Final[dict[Why, tuple[str, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class RelayStatus:
-    """Status word 3 (04000503) as it was read. at: UTC, when the answer came."""
+    """Status word 3 (04000503) as it was read. at: UTC, when the question left: the word was taken after it,
+    and what happened before it is in it."""
 
     word: int
     at: datetime
@@ -272,6 +273,16 @@ class Block:
 
 
 @dataclass(frozen=True, slots=True)
+class Limits:
+    """Trips that may leave within a sliding window: of one area, of one requester, in all."""
+
+    area: int = 50
+    requester: int = 500
+    all: int = 500
+    window: timedelta = timedelta(hours=1)
+
+
+@dataclass(frozen=True, slots=True)
 class MeterFacts:
     """What is known of one meter when its desk is opened; all of one transaction."""
 
@@ -305,7 +316,12 @@ class MeterFacts:
     hold_since: datetime | None = None
     """on hold after a restore: trips accepted before are void until a person releases them"""
     trip_until: datetime | None = None
-    """until when a trip that may have left can still be executed; None: none was ever sent"""
+    """until when a trip that may have left can still be executed, also one that was refused: a copy of its
+    frame may find the meter in another mood; None: none was ever sent"""
+    restored_intent: int = 0
+    """intent of the newest close, permit-close or keep-power that was ever accepted; no older trip is sent"""
+    limits: Limits | None = None
+    """as two persons have set them; None: those of the rules"""
 
 
 class Used(NamedTuple):

@@ -76,6 +76,41 @@ class Record:
     values: dict[str, Any] = field(default_factory=dict)
 
 
+class Challenge(Protocol):
+    """What opens an identity authentication, eight bytes each, high byte first."""
+
+    @property
+    def random(self) -> bytes: ...
+
+    @property
+    def cipher(self) -> bytes: ...
+
+
+class Sealed(Protocol):
+    """A command as the meter's chip takes it, high byte first. mac: four bytes."""
+
+    @property
+    def cipher(self) -> bytes: ...
+
+    @property
+    def mac(self) -> bytes: ...
+
+
+class Sealing(Protocol):
+    """What a door needs of a security module (`control.security` has some). All bytes are high byte first;
+    diversifier: 0000 and the meter number, eight bytes. Both methods raise LingdianError where the module
+    cannot do it: then nothing is sent."""
+
+    async def authenticate(self, diversifier: bytes, /) -> Challenge:
+        """Random 1 and cipher 1."""
+        ...
+
+    async def seal(self, plaintext: bytes, random: bytes, esam: bytes, diversifier: bytes, /) -> Sealed:
+        """Cipher and MAC of `plaintext`. random: what the meter answered, four bytes; esam: the serial number
+        of its chip, eight bytes."""
+        ...
+
+
 class Door(Protocol):
     """One meter on the channel of one login; open as long as `Doors.open` holds it: nothing else is sent to
     this terminal meanwhile. Where the link ends, what reads gives Trouble and what writes says what is known.
@@ -101,11 +136,13 @@ class Door(Protocol):
         ...
 
     async def clock_offset(self) -> float | Trouble:
-        """Seconds that the meter's clock is ahead of ours, read now."""
+        """Seconds that the meter's clock is ahead of ours, read now and reckoned from when the answer came.
+
+        The truth is this or more, so that a deadline told by it never lies later than was meant."""
         ...
 
     async def status(self) -> RelayStatus | Trouble:
-        """Status word 3."""
+        """Status word 3, with the time at which the question left."""
         ...
 
     async def prepare(self, action: Action, deadline: datetime) -> Prepared | Trouble:

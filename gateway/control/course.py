@@ -167,11 +167,15 @@ class Course:
 
     def _judge(self, command: Command, facts: MeterFacts, used: Used | None = None) -> Judgement:
         now = self._clock.now()
-        if command.action in GATED_AS_TRIP and not self._clock_trusted():
+        rules = self._rules()
+        said = (
+            policy.beside_write(command, facts, rules, now)
+            if used is None
+            else policy.at_claim(command, facts, rules, now, used)
+        )
+        if said.do is Do.SEND and command.action in GATED_AS_TRIP and not self._clock_trusted():
             return Judgement(Do.WAIT, State.QUEUED, Why.OUR_CLOCK, "", now + policy.LOOK_AGAIN)
-        if used is None:
-            return policy.beside_write(command, facts, self._rules(), now)
-        return policy.at_claim(command, facts, self._rules(), now, used)
+        return said
 
     async def _passed(self, desk: Desk, command: Command, said: Judgement) -> bool:
         """Carry out a judgement on a queued command; True where it may go on."""
@@ -320,7 +324,7 @@ class Course:
                 change["attempts"] = command.attempts + 1
                 if command.state is State.SENDING:
                     return await desk.note(command, "sending again", evidence, Change(change))
-                window = self._rules().limits.window
+                window = policy.limits(desk.facts, self._rules()).window
                 darkens = command.action in GATED_AS_TRIP
                 used = (
                     await desk.used(window, self._clock.now(), command.requester)
@@ -353,6 +357,8 @@ class Course:
                 said: list[Judgement] = []
 
                 def last_check() -> Trouble | None:
+                    if mine.action in GATED_AS_TRIP and door.contested:
+                        return Trouble(Why.CONTESTED)
                     judgement = self._judge(mine, facts)
                     said.append(judgement)
                     return None if judgement.do is Do.SEND else Trouble(judgement.why or Why.EXPIRED)

@@ -27,6 +27,9 @@ POLL_SECONDS: Final = 1.0
 AT_ONCE: Final = 256
 """Commands under way at one time; each terminal has one at most."""
 
+AGAIN_SECONDS: Final = 1.0
+"""A command that comes again at once, as it was, is not helped by more haste."""
+
 REST_SECONDS: Final = 2.0
 """A terminal rests so long after a command of it went wrong in a way that nobody foresaw."""
 
@@ -35,15 +38,29 @@ class Dispatcher:
     """Run it once with `run`; it ends when it is cancelled, and what is under way then ends first."""
 
     def __init__(
-        self, store: CommandStore, doors: Doors, course: Course, clock: Clock, at_once: int = AT_ONCE
+        self,
+        store: CommandStore,
+        doors: Doors,
+        course: Course,
+        clock: Clock,
+        *,
+        at_once: int = AT_ONCE,
+        poll_seconds: float = POLL_SECONDS,
     ) -> None:
         self._store = store
         self._doors = doors
         self._course = course
         self._clock = clock
         self._at_once = at_once
+        self._poll_seconds = poll_seconds
         self._woken = asyncio.Event()
         self._under_way: dict[int, asyncio.Task[None]] = {}
+        self._last: dict[int, tuple[Ref, float]] = {}
+
+    @property
+    def under_way(self) -> frozenset[asyncio.Task[None]]:
+        """What is being done now."""
+        return frozenset(self._under_way.values())
 
     def wake(self) -> None:
         """There may be work: a command was accepted, a terminal has logged in."""
@@ -56,14 +73,14 @@ class Dispatcher:
                 self._woken.clear()
                 await self._start_some()
                 try:
-                    async with asyncio.timeout(POLL_SECONDS / self._clock.speed):
+                    async with asyncio.timeout(self._poll_seconds / self._clock.speed):
                         await self._woken.wait()
                 except TimeoutError:
                     pass
         finally:
             # What is between claim and answer must not be cut in two: the exchanges end by themselves.
-            if self._under_way:
-                await asyncio.shield(asyncio.wait(self._under_way.values()))
+            if under_way := list(self._under_way.values()):
+                await asyncio.shield(asyncio.wait(under_way))
 
     async def _start_some(self) -> None:
         room = self._at_once - len(self._under_way)
@@ -75,8 +92,11 @@ class Dispatcher:
         except StorageError as error:
             log.warning("relay commands cannot be looked up", error=str(error))
             return
+        now = self._clock.monotonic()
         for ref in found:
-            if ref.terminal_id not in self._under_way:
+            last, at = self._last.get(ref.terminal_id, (None, 0.0))
+            if ref.terminal_id not in self._under_way and (ref != last or now - at >= AGAIN_SECONDS):
+                self._last[ref.terminal_id] = ref, now
                 task = asyncio.create_task(self._work(ref), name=f"relay command {ref.id}")
                 self._under_way[ref.terminal_id] = task
 

@@ -27,6 +27,9 @@ from gateway.command import (
     Used,
     Why,
 )
+from gateway.command import (
+    Limits as Limits,
+)
 from gateway.errors import ConfigurationError
 from gateway.model import PointRole, RelayKind
 
@@ -93,16 +96,6 @@ def own_calendar() -> Calendar:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Trips that may leave within a sliding window: of one area, of one requester, in all."""
-
-    area: int = 50
-    requester: int = 500
-    all: int = 500
-    window: timedelta = timedelta(hours=1)
-
-
-@dataclass(frozen=True, slots=True)
 class Rules:
     """What the company has decided. Hours are of the wall clock in Shanghai, half open."""
 
@@ -111,7 +104,7 @@ class Rules:
     to_hour: time = time(16)
     any_day: bool = False
     """weekends and holidays too; for the bench"""
-    limits: Limits = Limits()
+    limits: Limits = field(default_factory=Limits)
     trip_lasts: timedelta = timedelta(hours=24)
     """a trip that names no expiry is given up after this"""
     notice_needed: bool = True
@@ -183,16 +176,21 @@ def _protection(facts: MeterFacts) -> Judgement | None:
     return None
 
 
+def limits(facts: MeterFacts, rules: Rules) -> Limits:
+    """Those in force: as set by two persons, else by configuration."""
+    return facts.limits or rules.limits
+
+
 def at_claim(command: Command, facts: MeterFacts, rules: Rules, now: datetime, used: Used) -> Judgement:
-    """May a queued command be sent now? used: trips within the window of `rules.limits`."""
+    """May a queued command be sent now? used: trips within the window of `limits`."""
     gate = beside_write(command, facts, rules, now)
     if gate.do is not Do.SEND or command.action not in GATED_AS_TRIP:
         return gate
-    limits = rules.limits
+    most_now = limits(facts, rules)
     for what, count, most in (
-        ("area", used.area, limits.area),
-        ("requester", used.requester, limits.requester),
-        ("all", used.all, limits.all),
+        ("area", used.area, most_now.area),
+        ("requester", used.requester, most_now.requester),
+        ("all", used.all, most_now.all),
     ):
         if count >= most:
             return Judgement(
@@ -211,6 +209,8 @@ def beside_write(command: Command, facts: MeterFacts, rules: Rules, now: datetim
         return Judgement(Do.END, State.EXPIRED, Why.EXPIRED)
     if (protected := _protection(facts)) is not None:
         return protected
+    if facts.restored_intent > command.intent:
+        return Judgement(Do.END, State.SUPERSEDED, Why.NEWER_INTENT, "power was given back since")
     for one in facts.open:
         if one.id != command.id and one.action in (*RESTORING, Action.KEEP_POWER):
             return Judgement(Do.END, State.SUPERSEDED, Why.NEWER_INTENT, f"{one.action} {one.id}")

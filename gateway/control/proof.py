@@ -112,10 +112,7 @@ class Prover:
         return (
             command.state is State.UNCERTAIN
             and command.action in GATED_AS_TRIP
-            and any(
-                one.intent > command.intent and one.action in (*RESTORING, Action.KEEP_POWER)
-                for one in desk.facts.open
-            )
+            and desk.facts.restored_intent > command.intent
         )
 
     async def _conclude(

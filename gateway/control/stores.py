@@ -25,6 +25,9 @@ from gateway.command import (
     Why,
 )
 from gateway.control import states
+from gateway.storage.batches import Batch
+from gateway.storage.blocks import Mirror, NewBlock, StandingBlock
+from gateway.storage.switches import Setting, Switch
 
 
 class Desk(Protocol):
@@ -94,6 +97,10 @@ class CommandStore(Protocol):
 
     async def command(self, command_id: UUID) -> Command | None: ...
 
+    async def overdue(self, now: datetime, limit: int) -> Sequence[Ref]:
+        """Held and queued commands whose expiry has come, the oldest first."""
+        ...
+
     async def due(
         self, terminals: Collection[int], now: datetime, limit: int, skip: Collection[int] = ()
     ) -> Sequence[Ref]:
@@ -102,6 +109,62 @@ class CommandStore(Protocol):
         One for each terminal, none at the terminals in `skip`. A command wants work when it is queued and may
         be sent, or when its `look_at` has come.
         """
+        ...
+
+
+class BatchStore(Protocol):
+    """Batches: one key, one answer."""
+
+    async def begin(self, batch: Batch) -> Batch:
+        """Keep this batch; where its key is used already, the batch that used it is returned instead."""
+        ...
+
+    async def finish(self, batch_id: UUID, answer: Mapping[str, Any]) -> None: ...
+
+    async def known(self, requester: str, idempotency_key: str) -> Batch | None: ...
+
+    async def batch(self, batch_id: UUID) -> Batch | None: ...
+
+    async def commands(self, batch_id: UUID) -> Sequence[Ref]:
+        """As they stand, in the order of their meters."""
+        ...
+
+
+class SwitchStore(Protocol):
+    """Brake, weather halts, limits, shadow mode, hold. Every change leaves its line in the audit."""
+
+    async def put(
+        self, name: Switch, scope: str, value: object, reason: str, by: str, at: datetime
+    ) -> Setting: ...
+
+    async def approve(self, setting_id: int, by: str, at: datetime) -> Setting | None:
+        """None where it has a second name, or a newer row has taken its place, or `by` set it himself."""
+        ...
+
+    async def setting(self, setting_id: int) -> Setting | None: ...
+
+    async def newest(self) -> Sequence[Setting]:
+        """Of every (name, scope): the row that holds, and before it those that wait for a second person."""
+        ...
+
+    async def hold(self, reason: str, since: datetime | None, by: str, at: datetime) -> Setting:
+        """Hold on, and in the same transaction an outgoing event that asks billing for the closes since."""
+        ...
+
+
+class BlockStore(Protocol):
+    """Protections. One begins and ends to hold with the desks of its meters taken."""
+
+    async def add(self, new: NewBlock, by: str, at: datetime) -> StandingBlock: ...
+
+    async def lift(self, block_id: int, reason: str, by: str, at: datetime) -> StandingBlock | None: ...
+
+    async def unmirrored(self, now: datetime, limit: int) -> Sequence[Mirror]:
+        """Meters behind a keep-power block in force that have not been told so."""
+        ...
+
+    async def mirrors(self, block_id: int, now: datetime) -> Sequence[Mirror]:
+        """The keep-power commands that this block has made."""
         ...
 
 

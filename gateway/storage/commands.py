@@ -28,6 +28,7 @@ from gateway.command import (
     Change,
     Command,
     KeyTaken,
+    Limits,
     MeterFacts,
     NewCommand,
     NotInstalled,
@@ -101,6 +102,12 @@ class Commands:
             row = await cursor.fetchone()
         return None if row is None else _command(row)
 
+    async def overdue(self, now: datetime, limit: int) -> Sequence[Ref]:
+        """Held and queued commands whose expiry has come, the oldest first."""
+        async with self._database.connection() as connection:
+            cursor = await connection.execute(_statement("overdue"), (now, limit))
+            return [_ref(row) for row in await cursor.fetchall()]
+
     async def due(
         self, terminals: Collection[int], now: datetime, limit: int, skip: Collection[int] = ()
     ) -> Sequence[Ref]:
@@ -112,10 +119,7 @@ class Commands:
             cursor = await connection.execute(
                 _statement("due"), {"terminals": _listed(asked), "now": now, "limit": limit}
             )
-            return [
-                Ref(command_id, meter_id, terminal_id, Action(action), State(state))
-                for command_id, meter_id, terminal_id, action, state in await cursor.fetchall()
-            ]
+            return [_ref(row) for row in await cursor.fetchall()]
 
 
 class MeterDesk:
@@ -259,10 +263,8 @@ class MeterDesk:
             await self._connection.execute(
                 _statement("count_trip"), (self._now, self._facts.area_id, command.requester, command.id)
             )
-        if then is State.VERIFIED and command.action in RESTORING:
-            await self._connection.execute(
-                _statement("close_field_order"), {"meter_id": command.meter_id, "at": self._now}
-            )
+        if command.action in RESTORING and then in (State.VERIFIED, State.CANCELLED):
+            await self._end_field_order(command, then, proof, detail)
         if then in _TOLD:
             await self._tell(moved, then.value)
         return moved
@@ -321,6 +323,14 @@ class MeterDesk:
         await self._connection.execute(
             _statement("open_field_order"), (command.meter_id, command.id, self._now, why.value, detail)
         )
+
+    async def _end_field_order(self, command: Command, then: State, proof: Proof | None, detail: str) -> None:
+        told = {"meter_id": command.meter_id, "at": self._now, "report": detail}
+        if then is State.VERIFIED:
+            by = "field report" if proof is Proof.FIELD_REPORT else "relay read"
+            await self._connection.execute(_statement("close_field_order"), {"by": by, **told})
+        else:
+            await self._connection.execute(_statement("cancel_field_order"), told)
 
     async def _write(
         self,
@@ -425,6 +435,11 @@ def _listed(ids: Collection[int]) -> str:
     return "{" + ",".join(map(str, ids)) + "}"
 
 
+def _ref(row: Sequence[Any]) -> Ref:
+    command_id, meter_id, terminal_id, action, state = row
+    return Ref(command_id, meter_id, terminal_id, Action(action), State(state))
+
+
 def _command(row: Sequence[Any]) -> Command:
     told = dict(zip(Command.__dataclass_fields__, row, strict=True))
     told["action"] = Action(told["action"])
@@ -432,6 +447,11 @@ def _command(row: Sequence[Any]) -> Command:
     told["why"] = None if told["why"] is None else Why(told["why"])
     told["frame_hash"] = None if told["frame_hash"] is None else bytes(told["frame_hash"])
     return Command(**told)
+
+
+def limits_of(told: Mapping[str, int]) -> Limits:
+    """Limits as they stand in a setting."""
+    return Limits(told["area"], told["requester"], told["all"], timedelta(seconds=told["window_s"]))
 
 
 def _facts(row: Sequence[Any], intent: int, opened: tuple[Command, ...]) -> MeterFacts:
@@ -458,6 +478,8 @@ def _facts(row: Sequence[Any], intent: int, opened: tuple[Command, ...]) -> Mete
         hold_since,
         blocks,
         trip_until,
+        limits,
+        restored_intent,
     ) = row
     return MeterFacts(
         meter_id=meter_id,
@@ -484,4 +506,6 @@ def _facts(row: Sequence[Any], intent: int, opened: tuple[Command, ...]) -> Mete
         weather_halt=weather_halt,
         hold_since=hold_since,
         trip_until=trip_until,
+        limits=None if limits is None else limits_of(limits),
+        restored_intent=restored_intent,
     )

@@ -106,6 +106,20 @@ class MemoryCommands:
         row = self.kept.rows.get(command_id)
         return None if row is None else row.command
 
+    async def overdue(self, now: datetime, limit: int) -> Sequence[Ref]:
+        self.hook("read", 0)
+        late = [
+            row.command
+            for row in self.kept.rows.values()
+            if row.command.state in (State.HELD, State.QUEUED)
+            and row.command.expires_at is not None
+            and row.command.expires_at <= now
+        ]
+        return [
+            Ref(one.id, one.meter_id, self.meters[one.meter_id].terminal_id, one.action, one.state)
+            for one in sorted(late, key=lambda one: (one.expires_at, one.intent))
+        ][:limit]
+
     async def due(
         self, terminals: Collection[int], now: datetime, limit: int, skip: Collection[int] = ()
     ) -> Sequence[Ref]:
@@ -169,7 +183,6 @@ class MemoryDesk:
             for row in self._rows.values()
             if row.command.action is Action.TRIP
             and row.command.attempts
-            and row.command.state is not State.REFUSED
             and row.command.valid_until is not None
         ]
         return replace(
@@ -177,6 +190,14 @@ class MemoryDesk:
             open=tuple(sorted(still, key=lambda command: command.intent)),
             blocks=blocks,
             trip_until=max(sent, default=None),
+            restored_intent=max(
+                (
+                    row.command.intent
+                    for row in self._rows.values()
+                    if row.command.action in (*RESTORING, Action.KEEP_POWER)
+                ),
+                default=0,
+            ),
         )
 
     async def add(self, new: NewCommand, state: State, why: Why | None = None, detail: str = "") -> Command:
@@ -273,8 +294,11 @@ class MemoryDesk:
         kept = self._store.kept
         for row in self._rows.values():
             before = kept.rows.get(row.command.id)
-            verified = row.command.state is State.VERIFIED and row.command.action in RESTORING
-            if verified and (before is None or before.command.state is not State.VERIFIED):
+            done = row.command.state in (State.VERIFIED, State.CANCELLED) and row.command.action in RESTORING
+            if not done or (before is not None and before.command.state is row.command.state):
+                continue
+            waits = any(one.action in RESTORING for one in self.facts.open)
+            if row.command.state is State.VERIFIED or not waits:
                 kept.field_orders.pop(self._facts.meter_id, None)
         kept.rows.update(self._rows)
         kept.intents[self._facts.meter_id] = self._facts.intent

@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.command import Action, Block, BlockKind, Command, MeterFacts, NewCommand, State, Used, Why
+from gateway.command import Action, Block, BlockKind, Command, Limits, MeterFacts, NewCommand, State, Used, Why
 from gateway.control import policy
-from gateway.control.policy import Do, Limits, Rules
+from gateway.control.policy import Do, Rules
 from gateway.errors import ConfigurationError
 from gateway.model import PointRole, RelayKind
 
