@@ -103,6 +103,7 @@ class History:
             self._contest,
             self._cancel,
             self._clock,
+            self._hold,
             self._refusal,
             self._pause,
         ]
@@ -239,6 +240,14 @@ class History:
     async def _clock(self) -> None:
         self.world.clock_trusted = not self.world.clock_trusted
         self.world.count("own clock")
+
+    async def _hold(self) -> None:
+        """The database came back from a backup: what was accepted before is void until somebody says so."""
+        now = self.world.clock.now()
+        held = any(facts.hold_since is not None for facts in self.world.store.meters.values())
+        self.world.count("hold")
+        for meter_id in self.world.meters:
+            self.world.decide(meter_id, hold_since=None if held else now)
 
     async def _refusal(self) -> None:
         meter = self.world.chance.choice(list(self.world.meters.values()))

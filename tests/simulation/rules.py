@@ -67,6 +67,8 @@ def _written(world: World, written: Written) -> None:
         _broken(4, f"{frame.action} at {at} under {blocks}")
     if written.facts.brake or written.facts.weather_halt:
         _broken(4, f"{frame.action} while the brake or a halt was on")
+    if not written.clock_trusted:
+        _broken(12, f"{frame.action} while our own clock was not trusted")
     if written.contested:
         _broken(8, f"{frame.action} over a contested session")
     hold = written.facts.hold_since

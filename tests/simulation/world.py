@@ -42,6 +42,7 @@ class Written:
     facts: MeterFacts
     contested: bool
     offset: float
+    clock_trusted: bool
 
 
 @dataclass
@@ -265,6 +266,7 @@ class WorldDoor:
                 world.store.meters[frame.meter_id],
                 self._login.contested,
                 self._meter.offset,
+                world.clock_trusted,
             )
         )
         return asyncio.get_running_loop().create_task(self._network.carry(self._meter, frame))

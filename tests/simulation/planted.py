@@ -1,0 +1,222 @@
+"""Bugs that the simulation must catch: for each rule one or more, put into the code from outside by a test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any, Final
+
+import pytest
+
+from gateway.command import Action, Change, Command, MeterFacts, Proof, RelayStatus, State, Used, Why
+from gateway.control import course, policy, proof, states, stores
+from gateway.control.course import Course
+from gateway.control.policy import Judgement
+from gateway.control.proof import Prover, found_on
+from gateway.door import Accepted, Answer
+from tests.gateway.control.memory import MemoryDesk
+from tests.simulation.world import WorldDoor
+
+Plant = Callable[[pytest.MonkeyPatch], None]
+
+_gate = policy.beside_write
+
+
+def written_before_it_is_committed(patch: pytest.MonkeyPatch) -> None:
+    """The frame leaves on a claim that nobody kept."""
+
+    async def claim(
+        self: Course, ref: Any, door: Any, prepared: Any, readings: Any, ours: Any
+    ) -> Command | None:
+        seen = await self._store.command(ref.id)
+        return None if seen is None else replace(seen, state=State.SENDING)
+
+    async def write(self: Course, command: Command, door: Any, prepared: Any) -> Any:
+        return await door.write(prepared, lambda: None)
+
+    patch.setattr(Course, "_claim", claim)
+    patch.setattr(Course, "_write", write)
+
+
+def expiry_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """Nobody looks at the expiry beside the write."""
+
+    def gate(command: Command, *rest: Any) -> Judgement:
+        return _gate(replace(command, expires_at=None), *rest)
+
+    patch.setattr(policy, "beside_write", gate)
+
+
+def valid_too_long(patch: pytest.MonkeyPatch) -> None:
+    """The meter may obey a trip for an hour."""
+    patch.setattr(course, "TRIP_VALID", timedelta(hours=1))
+
+
+def clock_not_read(patch: pytest.MonkeyPatch) -> None:
+    """A trip goes to a meter whatever its clock shows."""
+    patch.setattr(course, "CLOCK_TOLERANCE_S", 1e12)
+
+
+def repeated_blindly(patch: pytest.MonkeyPatch) -> None:
+    """Silence and a closed relay are taken for not executed at once."""
+
+    def at_once(action: Action, command: Command, status: RelayStatus, now: Any) -> bool:
+        return states.shown(action, status) is states.Shown.NOT_DONE
+
+    patch.setattr(proof, "not_executed", at_once)
+
+
+def block_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """Blocks are looked at only when a command is accepted."""
+
+    def gate(command: Command, facts: MeterFacts, *rest: Any) -> Judgement:
+        return _gate(command, replace(facts, blocks=(), protected=False), *rest)
+
+    patch.setattr(policy, "beside_write", gate)
+
+
+def brake_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """The brake is looked at only in the claim's first look."""
+
+    def gate(command: Command, facts: MeterFacts, *rest: Any) -> Judgement:
+        return _gate(command, replace(facts, brake=False), *rest)
+
+    patch.setattr(policy, "beside_write", gate)
+
+
+def payment_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A trip is not given up for a close that came after it."""
+
+    def gate(command: Command, facts: MeterFacts, *rest: Any) -> Judgement:
+        mine = tuple(one for one in facts.open if one.id == command.id)
+        return _gate(command, replace(facts, open=mine, restored_intent=0), *rest)
+
+    patch.setattr(policy, "beside_write", gate)
+    patch.setattr(Prover, "_overtaken", lambda self, desk, command: False)
+
+
+def late_trip_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """A close is verified although a trip may still strike."""
+    done = Prover._done
+
+    class Calm:
+        """A desk that knows of no trip."""
+
+        def __init__(self, desk: Any) -> None:
+            self._desk = desk
+
+        @property
+        def facts(self) -> MeterFacts:
+            facts: MeterFacts = self._desk.facts
+            return replace(facts, trip_until=None)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._desk, name)
+
+    async def careless(self: Prover, desk: Any, *rest: Any) -> None:
+        await done(self, Calm(desk), *rest)
+
+    patch.setattr(Prover, "_done", careless)
+
+
+def limits_counted_for_nothing(patch: pytest.MonkeyPatch) -> None:
+    """What was counted is not looked at."""
+
+    async def used(self: MemoryDesk, *rest: Any) -> Used:
+        return Used(0, 0, 0)
+
+    patch.setattr(MemoryDesk, "used", used)
+
+
+def contest_overlooked(patch: pytest.MonkeyPatch) -> None:
+    """Two devices use an address, and the trip goes to one of them."""
+    patch.setattr(WorldDoor, "contested", False)
+
+
+def yes_taken_for_done(patch: pytest.MonkeyPatch) -> None:
+    """The meter's yes counts as proof."""
+    heard = Course._heard
+
+    async def careless(self: Course, command: Command, answer: Answer) -> None:
+        await heard(self, command, answer)
+        if not isinstance(answer, Accepted):
+            return
+        async with self._store.desk(command.meter_id) as desk:
+            mine = found_on(desk, command, State.ACKNOWLEDGED)
+            if mine is not None:
+                change = Change({"look_at": None})
+                await stores.step(desk, mine, State.VERIFIED, proof=Proof.RELAY_READ, change=change)
+
+    patch.setattr(Course, "_heard", careless)
+
+
+def close_given_up(patch: pytest.MonkeyPatch) -> None:
+    """A close that the meter refuses ends there."""
+
+    async def refused(self: Course, desk: Any, command: Command, answer: Any) -> None:
+        await desk.move(command, State.REFUSED, why=answer.why)
+
+    patch.setattr(Course, "_refused", refused)
+
+
+def told_twice(patch: pytest.MonkeyPatch) -> None:
+    """An end is told of again when the answer to COMMIT was late."""
+    keep = MemoryDesk.keep
+
+    def twice(self: MemoryDesk) -> None:
+        self._outbox += [one for one in self._outbox if one[0].endswith("verified")]
+        keep(self)
+
+    patch.setattr(MemoryDesk, "keep", twice)
+
+
+def own_clock_trusted(patch: pytest.MonkeyPatch) -> None:
+    """Nobody asks whether our own clock is right."""
+    judge = Course._judge
+
+    def trusting(self: Course, *rest: Any) -> Judgement:
+        self._clock_trusted = lambda: True
+        return judge(self, *rest)
+
+    patch.setattr(Course, "_judge", trusting)
+
+
+def hold_forgotten(patch: pytest.MonkeyPatch) -> None:
+    """After a restore yesterday's trips go on."""
+
+    def gate(command: Command, facts: MeterFacts, *rest: Any) -> Judgement:
+        return _gate(command, replace(facts, hold_since=None), *rest)
+
+    patch.setattr(policy, "beside_write", gate)
+
+
+def close_not_tried_again(patch: pytest.MonkeyPatch) -> None:
+    """A close that was not done waits for ever."""
+
+    async def never(self: Prover, desk: Any, command: Command, *rest: Any) -> None:
+        await desk.put_off(command, self._clock.now() + timedelta(days=9), Why.NOT_EXECUTED)
+
+    patch.setattr(Prover, "_again", never)
+
+
+PLANTED: Final[dict[str, tuple[str, Plant]]] = {
+    "written before it is committed": ("rule 1:", written_before_it_is_committed),
+    "expiry forgotten": ("rule 2:", expiry_forgotten),
+    "valid too long": ("rule 2:", valid_too_long),
+    "clock not read": ("rule 2:", clock_not_read),
+    "repeated blindly": ("rule 3:", repeated_blindly),
+    "block forgotten": ("rule 4:", block_forgotten),
+    "brake forgotten": ("rule 4:", brake_forgotten),
+    "payment forgotten": ("rule 5:", payment_forgotten),
+    "late trip forgotten": ("rule 6:", late_trip_forgotten),
+    "limits counted for nothing": ("rule 7:", limits_counted_for_nothing),
+    "contest overlooked": ("rule 8:", contest_overlooked),
+    "yes taken for done": ("rule 10:", yes_taken_for_done),
+    "close given up": ("rule 11:", close_given_up),
+    "told twice": ("rule 11:", told_twice),
+    "own clock trusted": ("rule 12:", own_clock_trusted),
+    "hold forgotten": ("rule 13:", hold_forgotten),
+    "close not tried again": ("", close_not_tried_again),
+}
+"""Name -> how the message of the broken rule begins, and the bug."""
