@@ -316,8 +316,10 @@ class MeterFacts:
     hold_since: datetime | None = None
     """on hold after a restore: trips accepted before are void until a person releases them"""
     trip_until: datetime | None = None
-    """until when a trip that may have left can still be executed, also one that was refused: a copy of its
-    frame may find the meter in another mood; None: none was ever sent"""
+    """until when a trip that may have left and is not proved can still be executed, also one that was
+    refused: a copy of its frame may find the meter in another mood; None: none was ever sent"""
+    copy_until: datetime | None = None
+    """the same, of trips that were verified too: a copy of the frame may come after the close"""
     restored_intent: int = 0
     """intent of the newest close, permit-close or keep-power that was ever accepted; no older trip is sent"""
     limits: Limits | None = None

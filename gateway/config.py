@@ -102,7 +102,8 @@ class HttpSettings(Section):
         return self
 
     def private(self) -> bool:
-        """Can nobody on the way read a token? By TLS, here or in front, or because the way is this machine."""
+        """Can nobody on the way read a token? By TLS, here or in front, or because the way is this
+        machine."""
         if self.certificate is not None or self.behind_proxy or self.address is None:
             return True
         host, _ = split_address(self.address)
@@ -303,6 +304,44 @@ class SecuritySettings(Section):
     """the same, from the environment"""
 
 
+class ControlSettings(Section):
+    """Relay commands: when trips may leave, and how many. What is refused here is refused for trips only."""
+
+    enabled: bool = True
+    from_hour: time = time(8)
+    to_hour: time = time(16)
+    """wall clock in Shanghai, half open; on working days that are not before a holiday"""
+    any_day: bool = False
+    """weekends and holidays too; for the bench"""
+    calendar_file: Path | None = None
+    """holidays and shifted working days by year; without it those that come with the program"""
+    area_limit: int = Field(default=50, ge=0, le=100_000)
+    requester_limit: int = Field(default=500, ge=0, le=1_000_000)
+    limit: int = Field(default=500, ge=0, le=1_000_000)
+    """trips of one area, of one requester, and in all within the window, until two persons set others"""
+    window_minutes: int = Field(default=60, ge=1, le=24 * 60)
+    trip_hours: float = Field(default=24.0, gt=0, le=31 * 24)
+    """a trip that names no expiry is given up after this"""
+    notice_needed: bool = True
+    without_notice: frozenset[str] = frozenset()
+    """meter profiles for which no notice reference is wanted"""
+    trust_own_clock: bool = False
+    """send trips although the kernel does not know of a time service that keeps our clock"""
+    billing_url: str | None = None
+    """asked just before each trip whether the customer still owes; without it nobody is asked"""
+    billing_secret: SecretStr | None = None
+    """signs that question"""
+    billing_timeout_seconds: float = Field(default=5.0, gt=0, le=60)
+
+    @model_validator(mode="after")
+    def _hours(self) -> Self:
+        if self.from_hour >= self.to_hour:
+            raise ValueError("from_hour must lie before to_hour")
+        if (self.billing_url is None) is not (self.billing_secret is None):
+            raise ValueError("billing_url and billing_secret are set together or not at all")
+        return self
+
+
 class LogSettings(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "json", "text"] = "auto"
@@ -339,6 +378,7 @@ class Settings(BaseSettings):
     profiles: dict[str, ProfileSettings] = Field(default_factory=dict)
     meters: dict[str, MeterSettings] = Field(default_factory=dict)
     security: SecuritySettings = SecuritySettings()
+    control: ControlSettings = ControlSettings()
     log: LogSettings = LogSettings()
     clock: ClockSettings = ClockSettings()
 

@@ -5,10 +5,12 @@ Every labelled child that a hot path needs is made here once and kept: `labels()
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final, Literal, Protocol
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from gateway.command import ENDS, RESTORING, Action, Command, State
 from gateway.model import Reason, Source
 
 Outcome = Literal["answered", "confirmed", "denied", "silent", "broken", "late"]
@@ -30,6 +32,28 @@ EXCHANGE_SECONDS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0
 
 WRITE_SECONDS: Final = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0, 60.0)
 """From an idle database to one that was stopped and started."""
+
+
+FRAME_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0, 300.0, 3600.0, 86_400.0)
+"""From a request whose terminal stands by to a trip that waits for tomorrow's hours."""
+
+PROOF_SECONDS: Final = (
+    0.05,
+    0.1,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    300.0,
+    900.0,
+    3600.0,
+    14_400.0,
+    86_400.0,
+)
+"""From a meter on the bench to one behind a carrier that is heard of once a night."""
 
 
 class FiledCounts(Protocol):
@@ -141,6 +165,48 @@ class Metrics:
             "lingdian_write_queue_rows", "Rows waiting for the writer", registry=registry
         )
 
+        # relay commands
+        commands = Counter(
+            "lingdian_relay_commands", "Relay commands ended, by outcome", ["outcome"], registry=registry
+        )
+        self.relay_outcomes: dict[State, Counter] = {s: commands.labels(s.value) for s in sorted(ENDS)}
+        to_frame = Histogram(
+            "lingdian_relay_request_to_frame_seconds",
+            "From a request, or the time from which it may be sent, to the write of its first frame",
+            ["action"],
+            buckets=FRAME_SECONDS,
+            registry=registry,
+        )
+        self.relay_to_frame: dict[Action, Histogram] = {a: to_frame.labels(a.value) for a in Action}
+        to_verified = Histogram(
+            "lingdian_relay_request_to_verified_seconds",
+            "From a request, or the time from which it may be sent, to its proof",
+            ["action"],
+            buckets=PROOF_SECONDS,
+            registry=registry,
+        )
+        self.relay_to_verified: dict[Action, Histogram] = {a: to_verified.labels(a.value) for a in Action}
+        to_energised = Histogram(
+            "lingdian_relay_request_to_energised_seconds",
+            "From a request to the first read that shows power behind the meter",
+            ["action"],
+            buckets=PROOF_SECONDS,
+            registry=registry,
+        )
+        self.relay_to_energised: dict[Action, Histogram] = {
+            a: to_energised.labels(a.value) for a in sorted(RESTORING)
+        }
+        self.relay_oldest_uncertain = Gauge(
+            "lingdian_relay_oldest_uncertain_seconds",
+            "Since when the oldest uncertain relay command was sent; 0: none is uncertain",
+            registry=registry,
+        )
+        self.relay_oldest_close = Gauge(
+            "lingdian_relay_oldest_open_close_seconds",
+            "Age of the oldest close or permit-close that has not ended; 0: none is open",
+            registry=registry,
+        )
+
         # collection and readiness
         self.collection_due = Gauge(
             "lingdian_collection_due", "Readings due in the newest collection", registry=registry
@@ -169,6 +235,25 @@ class Metrics:
         for way in FILINGS:
             self.filings[way].inc(getattr(filed, way))
 
+    def relay_frame(self, command: Command, at: datetime) -> None:
+        """A control frame was handed to the socket at `at`; the first of a command counts."""
+        if command.attempts == 1:
+            self.relay_to_frame[command.action].observe(_waited(command, at))
+
+    def relay_happened(self, command: Command, kind: str, at: datetime) -> None:
+        """An event of a relay command is durable; kind: as in the chain, `step` for a new state."""
+        if kind == "step" and command.state in ENDS:
+            self.relay_outcomes[command.state].inc()
+            if command.state is State.VERIFIED:
+                self.relay_to_verified[command.action].observe(_waited(command, at))
+        elif kind == "energised" and command.energised_at is not None and command.action in RESTORING:
+            self.relay_to_energised[command.action].observe(_waited(command, command.energised_at))
+
+    def relay_oldest(self, uncertain: datetime | None, close: datetime | None, now: datetime) -> None:
+        """Since when the oldest uncertain command and the oldest open close have been so."""
+        for gauge, since in ((self.relay_oldest_uncertain, uncertain), (self.relay_oldest_close, close)):
+            gauge.set(0.0 if since is None else max(0.0, (now - since).total_seconds()))
+
     def rows_waiting(self, rows: int) -> None:
         """Rows handed to the writer and not yet committed."""
         self.write_queue_rows.set(rows)
@@ -176,3 +261,9 @@ class Metrics:
     def database_lost(self, reason: str) -> None:
         """The writer could not file its batch and will try again."""
         self.write_retries.inc()
+
+
+def _waited(command: Command, until: datetime) -> float:
+    """Seconds from a command's request, or from when it may be sent where that is later."""
+    since = command.created_at if command.not_before is None else max(command.created_at, command.not_before)
+    return max(0.0, (until - since).total_seconds())

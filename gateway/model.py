@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import NamedTuple
 
@@ -292,7 +292,3 @@ class ArchiveRecord:
     password: bytes = bytes(6)
     integer_digits: int = 6
     decimal_digits: int = 2
-
-
-BusinessDay = date
-"""A day in Asia/Shanghai as people and bills name it."""

@@ -8,8 +8,9 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Final
 
 import psycopg
@@ -17,14 +18,20 @@ import structlog
 
 from gateway.api import app as api
 from gateway.api.deliveries import Deliveries
-from gateway.api.parts import Parts
+from gateway.api.parts import Parts, RelayControl
 from gateway.api.runs import Collections
 from gateway.api.server import HttpServer, Tls
 from gateway.clock import Clock
 from gateway.collection.collector import Collector
 from gateway.collection.schedule import Schedule
 from gateway.collection.stores import CollectionStore
-from gateway.config import ClockSettings, HttpSettings, Settings, split_address
+from gateway.config import ClockSettings, ControlSettings, HttpSettings, Settings, split_address
+from gateway.control import policy, security
+from gateway.control.billing_check import BillingCheck
+from gateway.control.course import AskBilling, billing_not_asked
+from gateway.control.epoch import StateFile
+from gateway.control.own_clock import synchronised
+from gateway.control.station import Station
 from gateway.errors import ConfigurationError, StorageError
 from gateway.metrics import Metrics
 from gateway.session.registry import Registry
@@ -156,6 +163,70 @@ def session_settings(settings: Settings) -> SessionSettings:
     )
 
 
+def control_rules(settings: ControlSettings) -> policy.Rules:
+    """The rules of relay control. ConfigurationError where the calendar cannot be read."""
+    calendar = policy.own_calendar()
+    if settings.calendar_file is not None:
+        try:
+            text = settings.calendar_file.read_text(encoding="utf-8")
+        except OSError as error:
+            raise ConfigurationError(
+                f"control.calendar_file cannot be read 日历文件无法读取: {error}"
+            ) from error
+        calendar = policy.read_calendar(text, str(settings.calendar_file))
+    return policy.Rules(
+        calendar=calendar,
+        from_hour=settings.from_hour,
+        to_hour=settings.to_hour,
+        any_day=settings.any_day,
+        limits=policy.Limits(
+            settings.area_limit,
+            settings.requester_limit,
+            settings.limit,
+            timedelta(minutes=settings.window_minutes),
+        ),
+        trip_lasts=timedelta(hours=settings.trip_hours),
+        notice_needed=settings.notice_needed,
+        without_notice=settings.without_notice,
+    )
+
+
+@asynccontextmanager
+async def _control(
+    settings: Settings, state: State, database: Database, registry: Registry, clock: Clock
+) -> AsyncIterator[Station | None]:
+    """Relay control, with the crypto machine and the way to billing; None where it is switched off."""
+    control = settings.control
+    if not control.enabled:
+        yield None
+        return
+    rules = control_rules(control)
+    async with AsyncExitStack() as stack:
+        sealing = security.open_module(settings.security)
+        if sealing is not None:
+            stack.push_async_callback(sealing.close)
+        ask_billing: AskBilling = billing_not_asked
+        if control.billing_url is not None and control.billing_secret is not None:
+            check = BillingCheck(
+                control.billing_url,
+                control.billing_secret.get_secret_value(),
+                clock,
+                timeout_s=control.billing_timeout_seconds,
+            )
+            stack.push_async_callback(check.close)
+            ask_billing = check
+        yield Station(
+            database,
+            registry,
+            clock,
+            lambda: rules,
+            StateFile(state.epoch),
+            sealing=sealing,
+            ask_billing=ask_billing,
+            clock_trusted=lambda: control.trust_own_clock or synchronised(),
+        )
+
+
 @dataclass(slots=True)
 class _Health:
     """What /readyz tells: whether the database answers, and whether the gateway is stopping."""
@@ -180,8 +251,8 @@ async def _serve(
     writer = ReadingWriter(
         database, metrics, batch_rows=settings.database.batch_rows, queue_rows=settings.database.queue_rows
     )
-    async with writer:
-        registry = Registry(TerminalStore(database), writer, sessions, clock, metrics)
+    registry = Registry(TerminalStore(database), writer, sessions, clock, metrics)
+    async with writer, _control(settings, state, database, registry, clock) as station:
         collector = Collector(
             registry,
             CollectionStore(database),
@@ -200,6 +271,9 @@ async def _serve(
             registry,
             collections,
             health.not_ready,
+            relay=None
+            if station is None
+            else RelayControl(station.requests, station.batches, station.blocks, station.switches),
             webhooks_to_ourselves=settings.http.webhooks_to_ourselves,
         )
         deliveries = Deliveries(database, clock, to_ourselves=settings.http.webhooks_to_ourselves)
@@ -228,6 +302,8 @@ async def _serve(
                 group.create_task(deliveries.run()),
                 group.create_task(parts.fanout.run(database, clock)),
             ]
+            if station is not None:
+                background.append(group.create_task(station.run()))
             if settings.collection.enabled:
                 schedule = Schedule(collector, registry, database, clock, settings.collection)
                 background.append(group.create_task(schedule.run()))

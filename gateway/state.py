@@ -35,6 +35,11 @@ class State:
         return self.folder / "database"
 
     @property
+    def epoch(self) -> Path:
+        """What no restore of the database reaches: the newest seal of the relay commands' events."""
+        return self.folder / "epoch.json"
+
+    @property
     def lock(self) -> Path:
         return self.folder / "gateway.lock"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from importlib.metadata import version
 from typing import Any, Final
 
 from fastapi import FastAPI, Response
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse, PlainTextResponse
 
 from gateway.api import (
@@ -14,7 +16,9 @@ from gateway.api import (
     events,
     meters,
     problems,
+    relay_batches,
     relay_commands,
+    relay_evidence,
     stream,
     switches,
     terminals,
@@ -36,6 +40,9 @@ ROUTERS: Final = (
     events.acting,
     relay_commands.reading,
     relay_commands.acting,
+    relay_batches.reading,
+    relay_batches.acting,
+    relay_evidence.reading,
     control_blocks.reading,
     control_blocks.acting,
     switches.reading,
@@ -64,7 +71,21 @@ def _made(parts: Parts, authority: Authority) -> FastAPI:
     app.state.authority = authority
     for router in ROUTERS:
         app.include_router(router, responses=problems.ANSWERS)
+    app.openapi = partial(_described, app)  # type: ignore[method-assign]  # FastAPI's own way to extend it
     return app
+
+
+def _described(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI 3.1: what FastAPI finds, what a problem looks like, and the header that only we insist on
+    (its lack is 400 and not 422)."""
+    if app.openapi_schema is None:
+        told = get_openapi(title=app.title, version=app.version, summary=app.summary, routes=app.routes)
+        told["components"]["schemas"]["ProblemDetails"] = problems.ProblemDetails.model_json_schema()
+        for parameter in told["paths"][relay_commands.PREFIX]["post"]["parameters"]:
+            if parameter["name"] == relay_commands.KEY_HEADER:
+                parameter |= {"required": True, "schema": {"type": "string", "pattern": "^[!-~]{1,200}$"}}
+        app.openapi_schema = told
+    return app.openapi_schema
 
 
 def _common(parts: Parts) -> FastAPI:

@@ -38,7 +38,8 @@ class BlockRequest(BaseModel):
     """who knows of it, such as the system and its number there"""
     reason: Text = ""
     since: Instant
-    """from when on; together with what is protected, kind, source and until it tells one block from another"""
+    """from when on; together with what is protected, kind, source and until it tells one block from
+    another"""
     until: Instant | None = None
     """by default until it is lifted"""
 
@@ -116,6 +117,7 @@ async def list_blocks(
     found = await relay_list.blocks(
         parts.database,
         caller.organisations,
+        parts.clock.now(),
         after=after,
         customer=None if customer is None else without_nul(customer),
         lifted_too=lifted_too,
@@ -180,7 +182,9 @@ async def lift_block(block_id: int, given: LiftRequest, parts: Wanted, caller: C
 
 async def _block(parts: Parts, caller: Caller, block_id: int) -> BlockShown:
     found = (
-        await relay_list.blocks(parts.database, caller.organisations, block_id=block_id, lifted_too=True)
+        await relay_list.blocks(
+            parts.database, caller.organisations, parts.clock.now(), block_id=block_id, lifted_too=True
+        )
         if 0 < block_id < 2**63
         else []
     )

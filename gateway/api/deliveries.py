@@ -83,7 +83,7 @@ class Deliveries:
 
     async def run(self) -> None:
         """Look for events that somebody waits for, and have them told."""
-        forgotten = -FORGET_EVERY_SECONDS
+        forgotten, trouble = -FORGET_EVERY_SECONDS, ""
         # Redirects are not followed and no proxy of the environment is used: an event goes where its
         # webhook says.
         async with httpx.AsyncClient(
@@ -100,8 +100,11 @@ class Deliveries:
                         if self._clock.monotonic() - forgotten > FORGET_EVERY_SECONDS:
                             forgotten = self._clock.monotonic()
                             await outbox.forget(self._database, self._clock.now() - KEPT)
+                        trouble = ""
                     except StorageError as error:
-                        log.warning("webhooks cannot be looked up", error=str(error))
+                        if str(error) != trouble:  # said once, not every second of an outage
+                            trouble = str(error)
+                            log.warning("webhooks cannot be looked up", error=trouble)
                     await self._clock.sleep(POLL_SECONDS)
             finally:
                 tasks = list(self._under_way.values())
@@ -165,7 +168,7 @@ class Deliveries:
         error = (outcome.error or "")[:LONGEST_ERROR]
         # what stands behind a success of this turn begins to count anew
         failures = delivery.failures if cursor == delivery.cursor else 0
-        log.info("a webhook was not taken", webhook=delivery.webhook_id, event=told.number, reason=error)
+        log.info("a webhook was not taken", webhook=delivery.webhook_id, number=told.number, reason=error)
         if outcome.gone:
             await outbox.end_webhook(self._database, delivery.webhook_id, by="receiver", at=now)
             return

@@ -52,8 +52,9 @@ async def list_events(
     where this one is the last. `since`: received then or later; `worklist`: those that wait for a person."""
     named: frozenset[str] | None = await own_terminals(parts, caller, terminal)
     if not named:
-        seen = relay_list.terminals(parts.database, caller.organisations)
-        named = None if caller.sees_all() else await seen
+        named = None
+        if not caller.sees_all():
+            named = await relay_list.terminals(parts.database, caller.organisations)
     found = await events.page(
         parts.database,
         terminals=named,

@@ -91,25 +91,29 @@ class Fanout:
 
     async def run(self, database: Database, clock: Clock) -> None:
         """Hand on what comes, for as long as this runs; at its end all watchers are done."""
+        trouble = ""
         try:
             while True:
                 try:
                     await self._hand_on(database)
+                    trouble = ""
                 except StorageError as error:
-                    log.warning("events cannot be read", error=str(error))
+                    if str(error) != trouble:  # said once, not every second of an outage
+                        trouble = str(error)
+                        log.warning("events cannot be read", error=trouble)
                 await clock.sleep(POLL_SECONDS)
         finally:
             for watcher in self._watchers:
                 watcher.ended = True
 
     async def _hand_on(self, database: Database) -> None:
+        await outbox.give_places(database)
         newest = await outbox.newest(database)
         if not self._begun.is_set() or not self._watchers:
             # nobody waits, also not since we asked: whoever comes reads in the database what stands before
             self._place = newest
             self._begun.set()
             return
-        await outbox.give_places(database)
         while True:
             found, until = await outbox.after(database, self._place, rows=EVENTS_AT_ONCE, organisations=None)
             for told in found:

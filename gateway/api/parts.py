@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Final, Protocol
+from typing import TYPE_CHECKING, Annotated, Final
 
 from fastapi import Depends, Request
 from pydantic import AfterValidator, AwareDatetime
@@ -15,16 +15,15 @@ from gateway.api.fanout import Fanout
 from gateway.api.problems import Problem
 from gateway.api.runs import Collections
 from gateway.clock import Clock
-from gateway.command import Limits
 from gateway.control.batches import Batches
 from gateway.control.protections import Protections
 from gateway.control.requests import Requests
+from gateway.control.switches import Switches
 from gateway.metrics import Metrics
 from gateway.session.registry import Registry
 from gateway.storage import evidence
 from gateway.storage.database import Database
 from gateway.storage.readings import ReadingWriter
-from gateway.storage.switches import Setting
 
 if TYPE_CHECKING:
     from gateway.api.auth import Caller
@@ -49,29 +48,6 @@ Instant = Annotated[AwareDatetime, AfterValidator(_plausible)]
 """An instant with its offset, of a time that can be meant."""
 
 
-class Switchboard(Protocol):
-    """Brake, weather halts, limits, shadow mode, hold, as control carries them out.
-
-    What wants a second person (other limits, the end of shadow mode) is returned not yet in force.
-    """
-
-    async def brake(self, on: bool, reason: str, by: str) -> Setting: ...
-
-    async def weather_halt(self, on: bool, scope: str, reason: str, by: str) -> Setting: ...
-
-    async def limits(self, limits: Limits, reason: str, by: str) -> Setting: ...
-
-    async def shadow(self, on: bool, scope: str, reason: str, by: str) -> Setting: ...
-
-    async def release_hold(self, reason: str, by: str) -> Setting: ...
-
-    async def approve(self, setting_id: int, by: str) -> Setting: ...
-
-    async def setting(self, setting_id: int) -> Setting | None: ...
-
-    async def newest(self) -> Sequence[Setting]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class RelayControl:
     """The relay commands of the running gateway."""
@@ -79,7 +55,7 @@ class RelayControl:
     requests: Requests
     batches: Batches
     blocks: Protections
-    switches: Switchboard
+    switches: Switches
 
 
 @dataclass(frozen=True, slots=True)

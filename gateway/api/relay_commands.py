@@ -1,4 +1,4 @@
-"""Routes of relay commands: ask for one or many, look, take back, approve.
+"""Routes of relay commands: ask for one, look, take back, approve; and of field orders.
 
 A command of another organisation is not found, as is its meter: nothing tells it from one that does not
 exist.
@@ -23,13 +23,12 @@ from gateway.api.parts import Instant, Parts, Wanted
 from gateway.api.problems import Problem
 from gateway.command import WHY_TEXT, Action, State, Why
 from gateway.control.ask import LONGEST_TEXT, RESTORE, Ask
-from gateway.control.batches import LONGEST, BatchAnswer, Line
 from gateway.storage import relay_list
 from gateway.storage.relay_list import Before, FoundMeter, Row
 
 PREFIX: Final = "/api/v1/relay-commands"
-BATCHES: Final = "/api/v1/relay-batches"
-FIELD_ORDERS: Final = "/api/v1/field-orders"
+
+KEY_HEADER: Final = "Idempotency-Key"
 
 MOST_ROWS: Final = 500
 
@@ -45,7 +44,7 @@ BigId = Annotated[int, Query(ge=0, le=2**63 - 1)]
 
 IdempotencyKey = Annotated[
     str | None,
-    Header(alias="Idempotency-Key", description="Required 必填: 1 to 200 visible ASCII characters."),
+    Header(alias=KEY_HEADER, description="Required 必填: 1 to 200 visible ASCII characters."),
 ]
 Traceparent = Annotated[
     str | None, Header(alias="traceparent", description="W3C trace context; kept with the command.")
@@ -71,13 +70,6 @@ class CommandRequest(BaseModel):
     """the requester's own words, such as the person behind the program"""
     not_before: Instant | None = None
     expires_at: Instant | None = None
-
-
-class BatchRequest(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-    commands: list[CommandRequest] = Field(min_length=1, max_length=LONGEST)
-    dry_run: bool = False
-    """only say what would happen: who would go dark, what would be refused and why"""
 
 
 class Reason(BaseModel):
@@ -137,37 +129,6 @@ class CommandPage(BaseModel):
     next: str | None
 
 
-class LineShown(BaseModel):
-    """One meter of a batch. `command` null: none was made."""
-
-    meter: str
-    action: str
-    resolved: Action | None
-    state: State | None
-    why: Why | None
-    why_text: str | None
-    detail: str
-    customer: str
-    dark: bool
-    shadow: bool
-    command: UUID | None
-
-
-class BatchShown(BaseModel):
-    """A batch: the limits that it goes over (then it is held whole), who would go dark, one result a meter.
-
-    `results` of a dry run say what would become of each; `states` counts where the commands stand now.
-    """
-
-    id: UUID | None
-    held: bool
-    over: list[str]
-    dark: list[LineShown]
-    refused: list[LineShown]
-    results: list[LineShown]
-    states: dict[str, int]
-
-
 class FieldOrderShown(BaseModel):
     """Where a person has to go."""
 
@@ -201,9 +162,9 @@ async def ask_for_command(
     The same key and body give the same command again; another body under the same key is refused (409).
     A command may end `refused` at once: it is a command all the same, with its reason.
     """
-    key = _key(key)
-    ask, *_ = await _asks(parts, caller, [wanted])
-    accepted = await parts.control().requests.accept(ask, caller.subject, key, trace=_trace(traceparent))
+    key = key_of(key)
+    ask, *_ = await asks_of(parts, caller, [wanted])
+    accepted = await parts.control().requests.accept(ask, caller.subject, key, trace=trace_of(traceparent))
     response.headers["Location"] = f"{PREFIX}/{accepted.command.id}"
     return await _command(parts, caller, accepted.command.id)
 
@@ -273,57 +234,6 @@ async def report_field(
     return await _command(parts, caller, command_id)
 
 
-@acting.post("/relay-batches", status_code=HTTPStatus.ACCEPTED)
-async def ask_for_batch(
-    wanted: BatchRequest,
-    parts: Wanted,
-    caller: Controller,
-    response: Response,
-    key: IdempotencyKey = None,
-    traceparent: Traceparent = None,
-) -> BatchShown:
-    """Ask for many commands at once: one result a meter. Over a limit the whole batch is held for approval.
-
-    With `dry_run` nothing is written (200), and no key is needed.
-    """
-    if not wanted.dry_run:
-        key = _key(key)
-    asks = await _asks(parts, caller, wanted.commands)
-    batches = parts.control().batches
-    if wanted.dry_run or key is None:
-        response.status_code = HTTPStatus.OK
-        return _batch(await batches.dry_run(asks, caller.subject), {})
-    answer = await batches.accept(asks, caller.subject, key, trace=_trace(traceparent))
-    assert answer.batch is not None
-    response.headers["Location"] = f"{BATCHES}/{answer.batch}"
-    return await _batch_now(parts, caller, answer.batch, answer)
-
-
-@reading.get("/relay-batches/{batch_id}")
-async def get_batch(batch_id: UUID, parts: Wanted, caller: Reader) -> BatchShown:
-    """A batch with its dry run, the answer that was given, and where its commands stand now."""
-    return await _batch_now(parts, caller, batch_id)
-
-
-@acting.post("/relay-batches/{batch_id}/approve")
-async def approve_batch(batch_id: UUID, parts: Wanted, caller: Approver) -> BatchShown:
-    """Let a held batch go whole, as the second person."""
-    await _batch_now(parts, caller, batch_id)
-    await parts.control().batches.approve(batch_id, caller.subject)
-    return await _batch_now(parts, caller, batch_id)
-
-
-@acting.post("/relay-batches/{batch_id}/cancel")
-async def cancel_batch(
-    batch_id: UUID, parts: Wanted, caller: Controller, given: Reason | None = None
-) -> BatchShown:
-    """Take back whatever of a batch has not left yet."""
-    await _batch_now(parts, caller, batch_id)
-    reason = given.reason if given is not None else ""
-    await parts.control().batches.cancel(batch_id, caller.subject, reason)
-    return await _batch_now(parts, caller, batch_id)
-
-
 @reading.get("/field-orders")
 async def list_field_orders(
     parts: Wanted,
@@ -366,7 +276,7 @@ async def _found_meters(
     return {name: some[0] for name, some in found.items()}
 
 
-async def _asks(parts: Parts, caller: Caller, wanted: Sequence[CommandRequest]) -> list[Ask]:
+async def asks_of(parts: Parts, caller: Caller, wanted: Sequence[CommandRequest]) -> list[Ask]:
     found = await _found_meters(parts, caller, [one.meter for one in wanted], needed=False)
     return [
         Ask(
@@ -393,55 +303,16 @@ async def _command(parts: Parts, caller: Caller, command_id: UUID) -> CommandSho
     return _shown(found[0])
 
 
-async def _batch_now(
-    parts: Parts, caller: Caller, batch_id: UUID, answer: BatchAnswer | None = None
-) -> BatchShown:
-    found = await relay_list.batch(parts.database, caller.organisations, batch_id, caller.subject)
-    if found is None:
-        raise Problem(HTTPStatus.NOT_FOUND, "batch-unknown", f"there is no batch {batch_id} 无此批次")
-    if answer is None:
-        answer = await parts.control().batches.answer(batch_id)
-    return _batch(answer, dict(found.states))
-
-
-def _batch(answer: BatchAnswer, states: dict[str, int]) -> BatchShown:
-    return BatchShown(
-        id=answer.batch,
-        held=answer.held,
-        over=list(answer.over),
-        dark=[_line(line) for line in answer.dark],
-        refused=[_line(line) for line in answer.refused],
-        results=[_line(line) for line in answer.lines or answer.dry_run],
-        states=states,
-    )
-
-
-def _line(line: Line) -> LineShown:
-    return LineShown(
-        meter=line.meter,
-        action=line.verb,
-        resolved=line.action,
-        state=line.state,
-        why=line.why,
-        why_text=_words(line.why),
-        detail=line.detail,
-        customer=line.customer,
-        dark=line.dark,
-        shadow=line.shadow,
-        command=line.command,
-    )
-
-
 def _shown(row: Row) -> CommandShown:
     why = None if row["why"] is None else Why(row["why"])
-    return CommandShown(**{**row, "why": why, "why_text": _words(why)})
+    return CommandShown(**{**row, "why": why, "why_text": words_of(why)})
 
 
-def _words(why: Why | None) -> str | None:
+def words_of(why: Why | None) -> str | None:
     return None if why is None else " ".join(WHY_TEXT[why])
 
 
-def _key(key: str | None) -> str:
+def key_of(key: str | None) -> str:
     """Problem 400 without one; what it may look like is decided where it is kept."""
     if key is None or not key.strip():
         raise Problem(
@@ -452,7 +323,7 @@ def _key(key: str | None) -> str:
     return key
 
 
-def _trace(traceparent: str | None) -> str:
+def trace_of(traceparent: str | None) -> str:
     """The trace context as it came; "" where it is none (it is a caller's, and no reason to refuse)."""
     return traceparent if traceparent is not None and _TRACEPARENT.fullmatch(traceparent) else ""
 

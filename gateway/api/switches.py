@@ -19,10 +19,10 @@ from gateway.api.parts import Parts, Wanted
 from gateway.api.problems import Problem
 from gateway.api.relay_commands import Text, without_nul
 from gateway.command import Limits
-from gateway.control.ask import check_text
+from gateway.control.switches import of_area, of_organisation
 from gateway.storage import relay_list
 from gateway.storage.clients import Scope
-from gateway.storage.switches import Setting, Switch
+from gateway.storage.switches import ControlSettings, Setting, Switch
 
 PREFIX: Final = "/api/v1/switches"
 
@@ -57,7 +57,9 @@ class TurnPart(Turn):
 
 
 class TurnOrganisation(Turn):
-    organisation: str = Field(min_length=1, max_length=200)
+    """Of an organisation; none: of the meters that belong to none."""
+
+    organisation: str | None = Field(default=None, max_length=200)
 
 
 class LimitsRequest(BaseModel):
@@ -71,7 +73,7 @@ class LimitsRequest(BaseModel):
     reason: str = Field(min_length=1, max_length=200)
 
 
-class Released(BaseModel):
+class WithReason(BaseModel):
     model_config = ConfigDict(extra="forbid")
     reason: str = Field(min_length=1, max_length=200)
 
@@ -92,34 +94,34 @@ class SwitchShown(BaseModel):
     in_force: bool
 
 
-class Switches(BaseModel):
+class SwitchList(BaseModel):
     switches: list[SwitchShown]
 
 
 @reading.get("")
-async def list_switches(parts: Wanted, caller: Reader) -> Switches:
+async def list_switches(parts: Wanted, caller: Reader) -> SwitchList:
     """What holds, and what waits for a second person; what was never touched is not listed."""
     found = list(await parts.control().switches.newest())
     names = await _names(parts, caller, found)
-    return Switches(switches=[_shown(one, names) for one in found if not one.scope or one.scope in names])
+    return SwitchList(switches=[_shown(one, names) for one in found if not one.scope or one.scope in names])
 
 
 @acting.post("/brake/pull")
-async def pull_brake(given: Released, parts: Wanted, caller: Careful) -> SwitchShown:
+async def pull_brake(given: WithReason, parts: Wanted, caller: Careful) -> SwitchShown:
     """Stop every trip at once, everywhere; closes go on 紧急制动. A token of one organisation halts that
     one."""
     needs_all(caller, "the brake")
     return await _done(
-        parts, caller, await parts.control().switches.brake(True, _reason(given.reason), caller.subject)
+        parts, caller, await parts.control().switches.brake(True, caller.subject, given.reason)
     )
 
 
 @acting.post("/brake/release")
-async def release_brake(given: Released, parts: Wanted, caller: Administrator) -> SwitchShown:
+async def release_brake(given: WithReason, parts: Wanted, caller: Administrator) -> SwitchShown:
     """Let trips go again. What expired meanwhile stays so."""
     needs_all(caller, "the brake")
     return await _done(
-        parts, caller, await parts.control().switches.brake(False, _reason(given.reason), caller.subject)
+        parts, caller, await parts.control().switches.brake(False, caller.subject, given.reason)
     )
 
 
@@ -132,7 +134,7 @@ async def weather_halt(given: TurnPart, parts: Wanted, caller: Careful) -> Switc
     return await _done(
         parts,
         caller,
-        await parts.control().switches.weather_halt(given.on, scope, _reason(given.reason), caller.subject),
+        await parts.control().switches.halt_for_weather(given.on, scope, caller.subject, given.reason),
     )
 
 
@@ -142,7 +144,7 @@ async def set_limits(given: LimitsRequest, parts: Wanted, caller: Administrator)
     needs_all(caller, "a limit")
     limits = Limits(given.area, given.requester, given.all, timedelta(seconds=given.window_seconds))
     return await _done(
-        parts, caller, await parts.control().switches.limits(limits, _reason(given.reason), caller.subject)
+        parts, caller, await parts.control().switches.propose_limits(limits, caller.subject, given.reason)
     )
 
 
@@ -150,20 +152,26 @@ async def set_limits(given: LimitsRequest, parts: Wanted, caller: Administrator)
 async def shadow(given: TurnOrganisation, parts: Wanted, caller: Administrator) -> SwitchShown:
     """Shadow mode of an organisation 影子模式: on at once; its end is proposed, and another person approves
     it."""
-    scope = await _scope(parts, caller, None, given.organisation)
+    found: int | None = None
+    if given.organisation is not None:
+        found = await relay_list.organisation(
+            parts.database, caller.organisations, without_nul(given.organisation)
+        )
+        if found is None:
+            raise _unknown("organisation", given.organisation)
+    else:
+        needs_all(caller, "what belongs to no organisation")
     return await _done(
-        parts,
-        caller,
-        await parts.control().switches.shadow(given.on, scope, _reason(given.reason), caller.subject),
+        parts, caller, await parts.control().switches.shadow(given.on, found, caller.subject, given.reason)
     )
 
 
 @acting.post("/hold/release")
-async def release_hold(given: Released, parts: Wanted, caller: Administrator) -> SwitchShown:
+async def release_hold(given: WithReason, parts: Wanted, caller: Administrator) -> SwitchShown:
     """After a restore or a long stop: let trips that were accepted before go again."""
     needs_all(caller, "the hold")
     return await _done(
-        parts, caller, await parts.control().switches.release_hold(_reason(given.reason), caller.subject)
+        parts, caller, await parts.control().switches.release_hold(caller.subject, given.reason)
     )
 
 
@@ -171,7 +179,8 @@ async def release_hold(given: Released, parts: Wanted, caller: Administrator) ->
 async def approve_switch(setting_id: int, parts: Wanted, caller: Approver) -> SwitchShown:
     """The second person's word."""
     control = parts.control()
-    setting = await control.switches.setting(setting_id) if 0 < setting_id < 2**63 else None
+    kept = ControlSettings(parts.database)
+    setting = await kept.setting(setting_id) if 0 < setting_id < 2**63 else None
     names = {} if setting is None else await _names(parts, caller, [setting])
     if setting is None or (setting.scope and setting.scope not in names):
         raise Problem(HTTPStatus.NOT_FOUND, "switch-unknown", f"there is no setting {setting_id} 无此设置")
@@ -192,10 +201,12 @@ async def _scope(parts: Parts, caller: Caller, area: str | None, organisation: s
         needs_all(caller, "a halt everywhere")
         return ""
     if found is None:
-        raise Problem(
-            HTTPStatus.NOT_FOUND, f"{kind}-unknown", f"no {kind} {name} in the assets 档案中无此单位"
-        )
-    return f"{kind}:{found}"
+        raise _unknown(kind, name)
+    return of_area(found) if kind == "area" else of_organisation(found)
+
+
+def _unknown(kind: str, name: str) -> Problem:
+    return Problem(HTTPStatus.NOT_FOUND, f"{kind}-unknown", f"no {kind} {name} in the assets 档案中无此单位")
 
 
 async def _names(parts: Parts, caller: Caller, settings: list[Setting]) -> dict[str, str]:
@@ -223,8 +234,3 @@ def _shown(one: Setting, names: dict[str, str]) -> SwitchShown:
         approved_at=one.approved_at,
         in_force=one.approved_by is not None or not one.wants_second,
     )
-
-
-def _reason(reason: str) -> str:
-    check_text("reason", reason)
-    return reason

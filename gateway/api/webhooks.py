@@ -74,7 +74,7 @@ class WebhookMade(WebhookShown):
     """what signs the events; it is shown this once"""
 
 
-class Webhooks(BaseModel):
+class WebhookList(BaseModel):
     webhooks: list[WebhookShown]
 
 
@@ -93,10 +93,10 @@ class DeadLetters(BaseModel):
 
 
 @reading.get("")
-async def list_webhooks(parts: Wanted, caller: Controller) -> Webhooks:
+async def list_webhooks(parts: Wanted, caller: Controller) -> WebhookList:
     """The caller's own; at the unix socket all."""
     found = await outbox.webhooks(parts.database, client_id=caller.client_id)
-    return Webhooks(webhooks=[_shown(one) for one in found])
+    return WebhookList(webhooks=[_shown(one) for one in found])
 
 
 @acting.post("", status_code=HTTPStatus.CREATED)

@@ -32,6 +32,7 @@ MODULES: Final = {
     "encode": "encode",
     "diff": "diff",
     "token": "token",
+    "relay": "relay",
 }
 """Where each command is. A module is imported when its command is wanted: decoding a frame needs neither HTTP
 nor database, and their imports take a second."""

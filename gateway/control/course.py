@@ -76,6 +76,10 @@ def nowhere(point: str) -> None:
     """Nobody dies here."""
 
 
+def uncounted(command: Command) -> None:
+    """Nobody counts."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Readings:
     """What the meter said before it was sent anything. offset: None where its clock could not be read."""
@@ -103,8 +107,11 @@ class Course:
         ask_billing: AskBilling = billing_not_asked,
         clock_trusted: Callable[[], bool] = lambda: True,
         at: Callable[[str], None] = nowhere,
+        written: Callable[[Command], None] = uncounted,
     ) -> None:
-        """rules: as they are now. clock_trusted: does our own clock agree with the time service?"""
+        """rules: as they are now. clock_trusted: does our own clock agree with the time service?
+
+        written: told of each control frame at the moment when it was handed over, for counts."""
         self._store = store
         self._doors = doors
         self._clock = clock
@@ -112,6 +119,7 @@ class Course:
         self._ask_billing = ask_billing
         self._clock_trusted = clock_trusted
         self._at = at
+        self._handed_over = written
         self._prover = Prover(store, clock)
 
     async def work(self, ref: Ref) -> None:
@@ -236,11 +244,17 @@ class Course:
             command = found_on(desk, ref)
             if command is None:
                 return
-            if trouble.why in ENDS_A_TRIP:
+            now = self._clock.now()
+            if trouble.why not in ENDS_A_TRIP:
+                await desk.put_off(command, later(command.created_at, now), trouble.why, trouble.detail)
+            elif command.action not in RESTORING:
                 await step(desk, command, State.REFUSED, why=trouble.why, detail=trouble.detail)
             else:
-                now = self._clock.now()
-                await desk.put_off(command, later(command.created_at, now), trouble.why, trouble.detail)
+                look = Change({"look_at": later(command.created_at, now)})
+                field = await step(
+                    desk, command, State.FIELD, why=trouble.why, detail=trouble.detail, change=look
+                )
+                await desk.open_field_order(field, trouble.why, trouble.detail)
 
     def _deadlines(self, command: Command, offset: float | None) -> tuple[datetime, datetime]:
         """Until when the frame is obeyed: by our clock, and as the meter must be told it."""
@@ -366,10 +380,14 @@ class Course:
                 written = await door.write(prepared, last_check)
                 if isinstance(written, NotWritten):
                     await self._not_written(desk, mine, written, said)
+                else:
+                    self._handed_over(mine)
         except StorageError as error:
             if written is None and command.action not in GATED_AS_TRIP:
                 # The database has gone after the claim was committed: a close needs no further leave.
                 written = await door.write(prepared, lambda: None)
+                if not isinstance(written, NotWritten):
+                    self._handed_over(command)
             log.warning("the database went away beside a write", command=str(command.id), error=str(error))
         return None if written is None or isinstance(written, NotWritten) else written
 

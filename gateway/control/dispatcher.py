@@ -16,8 +16,11 @@ from gateway.command import Ref
 from gateway.control.course import Course
 from gateway.control.states import WrongStep
 from gateway.control.stores import CommandStore
-from gateway.door import Doors
+from gateway.door import Doors, Sealing
 from gateway.errors import LingdianError, StorageError
+from gateway.session.reading_ports import ReadingPorts
+from gateway.session.registry import Registry
+from gateway.session.relay import RelayDoors
 
 log = structlog.get_logger()
 
@@ -32,6 +35,11 @@ AGAIN_SECONDS: Final = 1.0
 
 REST_SECONDS: Final = 2.0
 """A terminal rests so long after a command of it went wrong in a way that nobody foresaw."""
+
+
+def doors_of(registry: Registry, clock: Clock, sealing: Sealing | None, ports: ReadingPorts | None) -> Doors:
+    """The doors of this process's logins. Made here, since nothing else may drive a relay."""
+    return RelayDoors(registry, clock, sealing, ports)
 
 
 class Dispatcher:

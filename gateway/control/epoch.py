@@ -238,9 +238,7 @@ class Keeper:
             return _Found(reason, since)
         if found.digest != kept.seal.digest:
             # From where on the two went apart nobody knows.
-            reason = (
-                f"seal {kept.seal.id} of the database is another one: it was restored and went on apart"
-            )
+            reason = f"seal {kept.seal.id} of the database is another one: it was restored and went on apart"
             return _Found(reason, None)
         return None
 

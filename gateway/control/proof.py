@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Any, Final
+from uuid import uuid4
 
 from gateway.clock import Clock, from_device, to_device
 from gateway.command import (
@@ -15,6 +16,7 @@ from gateway.command import (
     Action,
     Change,
     Command,
+    NewCommand,
     Proof,
     Ref,
     RelayStatus,
@@ -147,8 +149,11 @@ class Prover:
             return
         change: dict[str, Any] = {"look_at": None}
         lit = command.action in RESTORING and energised(status)
+        copy_until = desk.facts.copy_until
         if lit:
             change["energised_at"] = status.at
+            if copy_until is not None and status.at <= copy_until:
+                change["look_at"] = copy_until + timedelta(seconds=1)
         elif command.action is Action.PERMIT_CLOSE:
             change["look_at"] = self._clock.now() + FOLLOWED_AFTER[0]
         verified = await step(
@@ -229,6 +234,9 @@ class Prover:
         if command is None or command.state is not State.VERIFIED or command.look_at is None:
             return
         now = self._clock.now()
+        if command.energised_at is not None:
+            await self._still_lit(desk, command, status)
+            return
         if isinstance(status, RelayStatus) and energised(status):
             seen = {"word3": status.word, "at": status.at.isoformat()}
             change = Change({"look_at": None, "energised_at": status.at})
@@ -237,6 +245,35 @@ class Prover:
         since = command.sent_at or command.created_at
         told = {"word3": status.word} if isinstance(status, RelayStatus) else {"why": status.why.value}
         await desk.note(command, "not energised yet", told, Change({"look_at": _next_look(since, now)}))
+
+    async def _still_lit(self, desk: Desk, command: Command, status: RelayStatus | Trouble) -> None:
+        """The last trip's frame is dead now: has a copy of it struck after the close?
+
+        Then it is closed again, by a command of its own, for this one has ended."""
+        now = self._clock.now()
+        if isinstance(status, Trouble):
+            await desk.note(
+                command, "not looked at", {"why": status.why.value}, Change({"look_at": later(now, now)})
+            )
+            return
+        seen = {"word3": status.word, "at": status.at.isoformat()}
+        dark = status.open or status.trip_ordered
+        await desk.note(command, "dark again" if dark else "still energised", seen, Change({"look_at": None}))
+        if dark and desk.facts.restored_intent == desk.facts.intent and not desk.facts.open:
+            new = NewCommand(
+                id=uuid4(),
+                action=command.action,
+                requester=command.requester,
+                cause=command.cause,
+                created_at=now,
+                idempotency_key=f"again after {command.id}",
+                body_hash=b"",
+                customer=command.customer,
+                caused_by=str(command.id),
+                work_order=command.work_order,
+                trace=command.trace,
+            )
+            await desk.add(new, State.QUEUED)
 
 
 def _next_look(since: datetime, now: datetime) -> datetime | None:

@@ -7,13 +7,14 @@ meter is released only by a command that passes every gate of a trip.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from gateway.clock import Clock
-from gateway.command import Action, BlockKind, Command
+from gateway.command import Action, BlockKind, Command, canonical
 from gateway.control.ask import Ask, NoSuch, NotNow, Unfit, check_text
 from gateway.control.requests import Requests
 from gateway.control.stores import BlockStore
@@ -121,7 +122,10 @@ class Protections:
             notice=notice,
             caused_by=f"block {mirror.block_id}",
         )
+        # Asked for once in these words; with a notice that was missing it is another request.
+        words = hashlib.sha256(canonical(ask.body())).hexdigest()[:16]
+        key = f"lift {mirror.block_id} {mirror.command_id} {words}"
         try:
-            return (await self._requests.put(ask, by, f"lift {mirror.block_id} {mirror.command_id}")).command
+            return (await self._requests.put(ask, by, key)).command
         except InputError as error:
             return str(error)

@@ -331,13 +331,7 @@ class Requests:
         )
 
     async def _add(self, desk: Desk, new: NewCommand, said: Judgement, held_for: str) -> Command:
-        """The command on its desk. What gives or protects power takes the place of what would take it
-        away."""
-        if new.action in RESTORING or new.action is Action.KEEP_POWER:
-            for one in desk.facts.open:
-                if one.state in _UNSENT and _overtakes(new.action, one):
-                    then = State.CANCELLED if one.state is State.REQUESTED else State.SUPERSEDED
-                    await step(desk, one, then, why=Why.NEWER_INTENT, detail=f"{new.action} {new.id}")
+        await supersede_for(desk, new)
         if held_for and new.action in GATED_AS_TRIP and said.do is Do.SEND:
             return await desk.add(new, State.HELD, Why.OVER_LIMIT, held_for)
         return await desk.add(new, said.state, said.why, said.detail)
@@ -360,6 +354,15 @@ class Requests:
                 if not left:
                     raise
         raise AssertionError("the last try returns or raises")
+
+
+async def supersede_for(desk: Desk, new: NewCommand) -> None:
+    """What gives or protects power takes the place of what would take it away, at the desk that adds it."""
+    if new.action in RESTORING or new.action is Action.KEEP_POWER:
+        for one in desk.facts.open:
+            if one.state in _UNSENT and _overtakes(new.action, one):
+                then = State.CANCELLED if one.state is State.REQUESTED else State.SUPERSEDED
+                await step(desk, one, then, why=Why.NEWER_INTENT, detail=f"{new.action} {new.id}")
 
 
 def _overtakes(action: Action, older: Command) -> bool:

@@ -18,7 +18,6 @@ from gateway.model import (
     Due,
     Failure,
     Kind,
-    Point,
     Quantity,
     RawFrame,
     ReadingRow,
@@ -246,10 +245,6 @@ class TerminalSession:
         """How many points fit one request and its answer, by profile and the terminal's buffers; at least
         1."""
         return self._asking.points_that_fit(quantity, kind, self.rx_buffer, self.tx_buffer)
-
-    def supports(self, point: Point, quantity: Quantity, kind: Kind) -> bool:
-        """Is a request known for this quantity at this point?"""
-        return asking.fn_for(point, quantity, kind) is not None
 
     async def read_frozen(self, dues: Sequence[Due]) -> FrozenAnswer:
         """Ask once for `dues` (all of the same quantity, kind and frozen_at; the caller sizes it)."""

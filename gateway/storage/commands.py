@@ -6,7 +6,7 @@ The statements are in queries/commands.sql. What may follow what is not decided 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -64,12 +64,25 @@ def _statement(name: str) -> bytes:
     return queries("commands")[name].replace(b"%COLUMNS%", _COLUMNS.encode())
 
 
+def _unseen(command: Command, kind: str, at: datetime) -> None:
+    """Nobody counts."""
+
+
 class Commands:
     """Satisfies `control.stores.CommandStore`. Times of rows are the house clock's."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        *,
+        happened: Callable[[Command, str, datetime], None] = _unseen,
+    ) -> None:
+        """happened: told of each event once it is durable: the command after it, its kind, when; for counts.
+        What is Unsure is not told."""
         self._database = database
         self._clock = clock
+        self._happened = happened
 
     @asynccontextmanager
     async def desk(self, meter_id: int) -> AsyncIterator[MeterDesk]:
@@ -87,6 +100,8 @@ class Commands:
                     f"the database did not say whether it kept what was done for meter {meter_id}"
                     f" ({first_line(error)})"
                 ) from error
+        for command, kind in desk.happened:
+            self._happened(command, kind, desk.opened_at)
 
     async def known(self, requester: str, idempotency_key: str) -> tuple[Command, bytes] | None:
         """The command that this key made, and the hash of its body."""
@@ -131,6 +146,13 @@ class MeterDesk:
         self._open = {command.id: command for command in facts.open}
         self._chains: dict[UUID, tuple[int, bytes]] = {}
         self._now = now
+        self.happened: list[tuple[Command, str]] = []
+        """the events of this desk: each command after it, and its kind"""
+
+    @property
+    def opened_at(self) -> datetime:
+        """The time of all that is done here."""
+        return self._now
 
     @classmethod
     async def open(cls, connection: Connection, meter_id: int, now: datetime) -> MeterDesk:
@@ -231,9 +253,11 @@ class MeterDesk:
             "cause": new.cause,
             "notice": new.notice,
             "customer": new.customer,
+            "created_at": _written(new.created_at),
             "expires_at": _written(new.expires_at),
             "body_sha256": new.body_hash.hex(),
         }
+        told |= {name: value for name, value in _told_where_given(new) if value}
         command = await self.note(command, "requested", told)
         return await self.move(command, state, why=why, detail=detail)
 
@@ -382,6 +406,7 @@ class MeterDesk:
         if await cursor.fetchone() is None:
             raise _stale(command)
         self._chains[command.id] = (count + 1, after)
+        self.happened.append((moved, kind))
         if then in ENDS:
             self._open.pop(command.id, None)
         elif command.id in self._open:
@@ -424,6 +449,18 @@ class MeterDesk:
 
 def _stale(command: Command) -> Stale:
     return Stale(f"command {command.id} is not {command.state} in version {command.version} any more")
+
+
+def _told_where_given(new: NewCommand) -> Sequence[tuple[str, str | bool | None]]:
+    return (
+        ("caused_by", new.caused_by),
+        ("work_order", new.work_order),
+        ("label", new.label),
+        ("trace", new.trace),
+        ("batch", None if new.batch is None else str(new.batch)),
+        ("shadow", new.shadow),
+        ("not_before", _written(new.not_before)),
+    )
 
 
 def _written(at: datetime | None) -> str | None:
@@ -480,6 +517,7 @@ def _facts(row: Sequence[Any], intent: int, opened: tuple[Command, ...]) -> Mete
         trip_until,
         limits,
         restored_intent,
+        copy_until,
     ) = row
     return MeterFacts(
         meter_id=meter_id,
@@ -508,4 +546,5 @@ def _facts(row: Sequence[Any], intent: int, opened: tuple[Command, ...]) -> Mete
         trip_until=trip_until,
         limits=None if limits is None else limits_of(limits),
         restored_intent=restored_intent,
+        copy_until=copy_until,
     )

@@ -28,8 +28,6 @@ from gateway.storage.manual_readings import import_readings
 __all__ = ["ImportReport", "import_assets", "import_readings"]
 
 PROTOCOLS: Final = ("dlt645-2007", "dlt645-1997")
-DEFAULT_PORT: Final = 31
-"""Where the file does not tell: 31 is the carrier or radio module, behind which most meters are."""
 NAME_LENGTH: Final = 100
 
 _TERMINAL_TYPES = ("int4", "text", "text", "text", "text")

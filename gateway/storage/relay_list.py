@@ -218,6 +218,7 @@ async def batch(
 async def blocks(
     database: Database,
     organisations: Organisations,
+    now: datetime,
     *,
     after: int = 0,
     block_id: int | None = None,
@@ -232,6 +233,7 @@ async def blocks(
         _BLOCK,
         {
             "organisations": _ids(organisations),
+            "now": now,
             "after": after,
             "block_id": block_id,
             "customer": customer,

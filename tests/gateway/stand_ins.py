@@ -169,7 +169,9 @@ def stand_in_assets(monkeypatch: pytest.MonkeyPatch) -> None:
     async def terminal(database: Database, address: str) -> TerminalAssets | None:
         return TerminalAssets(2, address, "", ()) if address == "02009999" else None
 
-    async def terminals(database: Database) -> AsyncIterator[TerminalAssets]:
+    async def terminals(
+        database: Database, only: Sequence[str] | None = None
+    ) -> AsyncIterator[TerminalAssets]:
         yield StandInSession().assets
         yield TerminalAssets(2, "02009999", "", ())
 

@@ -69,19 +69,24 @@ async def test_health_readiness_and_metrics(house: House) -> None:
     assert "lingdian_sessions " in exposition.text
 
 
-async def test_tcp_offers_nothing_that_asks_a_terminal(house: House) -> None:
+@pytest.mark.parametrize("private", [True, False])
+async def test_without_a_token_tcp_offers_health_and_nothing_else(house: House, private: bool) -> None:
     house.session.check = ClockCheck(0.0, NOON, within_tolerance=True)
-    async with client(api.status_only(house.parts)) as http:
+    async with client(api.by_token(house.parts, private=private)) as http:
         assert (await http.get("/healthz")).status_code == 200
-        assert (await http.get("/api/v1/terminals")).status_code == 200
-        for path in (
-            "/api/v1/collections/2026-11-23",
-            "/api/v1/terminals/02001234/clock",
-            "/api/v1/terminals/02001234/archive",
-            "/api/v1/meters/000000000001/read",
-            "/api/v1/assets/reload",
-        ):
-            assert (await http.post(path, json={})).status_code in (404, 405)
+        answers = [await http.get("/api/v1/terminals")] + [
+            await http.post(path, json={})
+            for path in (
+                "/api/v1/collections/2026-11-23",
+                "/api/v1/terminals/02001234/clock",
+                "/api/v1/terminals/02001234/archive",
+                "/api/v1/meters/000000000001/read",
+                "/api/v1/assets/reload",
+            )
+        ]
+        for answer in answers:
+            problem(answer, *((401, "token-needed") if private else (403, "tls-needed")))
+            assert answer.headers.get("www-authenticate") == ("Bearer" if private else None)
     assert not house.collector.calls
     assert not house.registry.reloads
 

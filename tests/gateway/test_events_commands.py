@@ -150,7 +150,7 @@ async def test_routes_of_events(call: Call, conninfo: str) -> None:
             assert done.json() == {"acknowledged": [1], "by": "Li"}
             unknown = await http.post(path, json={"ids": [99]}, headers={"x-requester": "Li"})
             assert unknown.status_code == 422
-        # the TCP face shows nobody who looks what happens at terminals
-        closed = httpx.ASGITransport(app=api.status_only(parts), raise_app_exceptions=False)
+        # the TCP face shows what happens at terminals to nobody without a token
+        closed = httpx.ASGITransport(app=api.by_token(parts, private=True), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=closed, base_url="http://gateway") as http:
-            assert (await http.get("/api/v1/terminal-events")).status_code == 404
+            assert (await http.get("/api/v1/terminal-events")).status_code == 401

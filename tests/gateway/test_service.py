@@ -91,7 +91,7 @@ def test_it_serves_says_where_and_stops_cleanly(gateway: Gateway) -> None:
         assert http.get("/healthz").text == "ok\n"
         assert http.get("/readyz").json() == {"ready": True, "reason": None, "sessions": 0}
         assert "lingdian_connections" in http.get("/metrics").text
-        assert http.post("/api/v1/collections/2026-11-01").status_code in (404, 405)
+        assert http.post("/api/v1/collections/2026-11-01").status_code == 401
     answer = log_in(gateway)
     assert answer[12] == 0, "AFN00 confirms"
     assert answer[13] & 0x0F == LOGIN[13] & 0x0F, "with its sequence number"

@@ -1,4 +1,4 @@
-"""Bugs that the simulation must catch: for each rule one or more, put into the code from outside by a test."""
+"""Bugs that the simulation must catch: for each rule one or more, put into the code from outside."""
 
 from __future__ import annotations
 

@@ -192,6 +192,7 @@ def _verified(world: World, row: Row) -> None:
             and one.at < at
             and one.command is not None
             and one.command.valid_until is not None
+            and world.store.kept.rows[one.command.id].command.state is not State.VERIFIED
         ]
         last = max(trips, default=None)
         if last is not None and not any(when > last and not word & 0x40 for when, word in reads):

@@ -1,7 +1,7 @@
 -- Places in the outbox, for whoever reads it by cursor. An identity column is taken before its transaction commits: a
 -- lower number may appear after a higher one was read. Places are given afterwards, by one at a time.
 ALTER TABLE outbox ADD COLUMN place bigint UNIQUE;
-CREATE SEQUENCE outbox_place;
+CREATE SEQUENCE outbox_place OWNED BY outbox.place;
 CREATE INDEX outbox_unplaced ON outbox (outbox_id) WHERE place IS NULL;
 CREATE INDEX outbox_subject ON outbox (subject);
 

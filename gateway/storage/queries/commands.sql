@@ -24,21 +24,7 @@ SELECT
         SELECT s.value = 'true' FROM control_setting AS s WHERE s.name = 'brake' AND s.scope = ''
         ORDER BY s.setting_id DESC LIMIT 1
     ), false) AS brake,
-    EXISTS (
-        WITH RECURSIVE above AS (
-            SELECT organisation_id, parent_id FROM organisation WHERE organisation_id = own.organisation_id
-            UNION
-            SELECT o.organisation_id, o.parent_id FROM organisation AS o
-            JOIN above ON o.organisation_id = above.parent_id
-        ), scopes (scope) AS (
-            SELECT '' UNION ALL SELECT 'area:' || own.area_id
-            UNION ALL SELECT 'organisation:' || organisation_id FROM above
-        )
-        SELECT FROM scopes CROSS JOIN LATERAL (
-            SELECT s.value FROM control_setting AS s WHERE s.name = 'weather-halt' AND s.scope = scopes.scope
-            ORDER BY s.setting_id DESC LIMIT 1
-        ) AS newest WHERE newest.value = 'true'
-    ) AS weather_halt,
+    weather_halted(own.area_id, own.organisation_id) AS weather_halt,
     (
         SELECT CASE WHEN s.value = 'true' THEN s.set_at END FROM control_setting AS s
         WHERE s.name = 'hold' AND s.scope = '' ORDER BY s.setting_id DESC LIMIT 1
@@ -51,7 +37,7 @@ SELECT
     ) AS blocks,
     (
         SELECT max(sent.valid_until) FROM relay_command AS sent
-        WHERE sent.meter_id = m.meter_id AND sent.action = 'trip' AND sent.attempts > 0
+        WHERE sent.meter_id = m.meter_id AND sent.action = 'trip' AND sent.attempts > 0 AND sent.state <> 'verified'
     ) AS trip_until,
     (
         SELECT s.value FROM control_setting AS s
@@ -60,7 +46,11 @@ SELECT
     coalesce((
         SELECT max(given.intent) FROM relay_command AS given
         WHERE given.meter_id = m.meter_id AND given.action IN ('close', 'permit-close', 'keep-power')
-    ), 0) AS restored_intent
+    ), 0) AS restored_intent,
+    (
+        SELECT max(sent.valid_until) FROM relay_command AS sent
+        WHERE sent.meter_id = m.meter_id AND sent.action = 'trip' AND sent.attempts > 0
+    ) AS copy_until
 FROM meter AS m
 JOIN meter_install AS i ON i.meter_id = m.meter_id
     AND (i.valid_from IS NULL OR i.valid_from <= %(now)s) AND (i.valid_to IS NULL OR i.valid_to > %(now)s)

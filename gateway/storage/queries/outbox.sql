@@ -75,12 +75,11 @@ WHERE d.webhook_id = %(webhook_id)s AND o.place > %(after)s ORDER BY o.place LIM
 -- Webhooks that have something to be told now; nobody else takes them until the lease ends.
 UPDATE webhook AS w SET next_try = %(lease)s
 FROM (
-    SELECT webhook_id, coalesce(next_try, created_at) AS due FROM webhook JOIN api_client USING (client_id)
-    WHERE ended_at IS NULL AND revoked_at IS NULL AND (next_try IS NULL OR next_try <= %(now)s)
-        AND cursor < (SELECT coalesce(max(place), 0) FROM outbox)
-    ORDER BY due LIMIT %(rows)s FOR UPDATE OF webhook SKIP LOCKED
+    SELECT h.webhook_id, h.client_id FROM webhook AS h JOIN api_client AS owner USING (client_id)
+    WHERE h.ended_at IS NULL AND owner.revoked_at IS NULL AND (h.next_try IS NULL OR h.next_try <= %(now)s)
+        AND h.cursor < (SELECT coalesce(max(place), 0) FROM outbox)
+    ORDER BY h.next_try NULLS FIRST LIMIT %(rows)s FOR UPDATE OF h SKIP LOCKED
 ) AS mine
-JOIN webhook AS own USING (webhook_id)
 JOIN api_client AS c USING (client_id)
 WHERE w.webhook_id = mine.webhook_id
 RETURNING w.webhook_id, w.url, w.secret, w.types, w.cursor, w.failures,

@@ -89,7 +89,7 @@ FROM relay_batch AS b WHERE b.batch_id = %(batch)s
 SELECT state, count(*) FROM relay_command WHERE batch_id = %s GROUP BY state ORDER BY state
 
 -- name: blocks
--- Protections, by rising number after one; those of customers and points that may be seen.
+-- Protections, by rising number after one; those of customers all of whose points may be seen, and of such points.
 SELECT b.block_id, b.kind, b.since, b.until, b.source, b.reason, b.set_by, b.set_at, b.lifted_by, b.lifted_at,
     c.cons_no, here.number
 FROM control_block AS b
@@ -102,13 +102,14 @@ WHERE b.block_id > %(after)s
     AND (%(block_id)s::bigint IS NULL OR b.block_id = %(block_id)s)
     AND (%(all)s OR b.lifted_at IS NULL)
     AND (%(customer)s::text IS NULL OR c.cons_no = %(customer)s)
-    AND (%(organisations)s::int[] IS NULL OR EXISTS (
-        SELECT FROM metering_point AS p
-        LEFT JOIN meter_install AS i USING (point_id)
+    AND (%(organisations)s::int[] IS NULL OR (
+        SELECT bool_and(coalesce(coalesce(a.organisation_id, t.organisation_id) = ANY(%(organisations)s), false))
+        FROM metering_point AS p
+        LEFT JOIN meter_install AS i ON i.point_id = p.point_id
+            AND (i.valid_from IS NULL OR i.valid_from <= %(now)s) AND (i.valid_to IS NULL OR i.valid_to > %(now)s)
         LEFT JOIN terminal AS t USING (terminal_id)
         LEFT JOIN area AS a ON a.area_id = coalesce(p.area_id, t.area_id)
-        WHERE (p.point_id = b.point_id OR p.customer_id = b.customer_id)
-            AND coalesce(a.organisation_id, t.organisation_id) = ANY(%(organisations)s)
+        WHERE p.point_id = b.point_id OR p.customer_id = b.customer_id
     ))
 ORDER BY b.block_id LIMIT %(rows)s
 

@@ -179,7 +179,7 @@ class MemoryDesk:
             if block.since <= self._now and (block.until is None or block.until > self._now)
         )
         sent = [
-            row.command.valid_until
+            (row.command.valid_until, row.command.state)
             for row in self._rows.values()
             if row.command.action is Action.TRIP
             and row.command.attempts
@@ -189,7 +189,8 @@ class MemoryDesk:
             self._facts,
             open=tuple(sorted(still, key=lambda command: command.intent)),
             blocks=blocks,
-            trip_until=max(sent, default=None),
+            trip_until=max((until for until, state in sent if state is not State.VERIFIED), default=None),
+            copy_until=max((until for until, _ in sent), default=None),
             restored_intent=max(
                 (
                     row.command.intent

@@ -1,16 +1,15 @@
 """Where people and billing decide: requests, batches, switches and protections over either store.
 
-Four meters: 1 and 2 behind terminal 1 in area 1, 3 and 4 behind terminal 2 in area 2, all of organisation 1, which
-belongs to organisation 2. Meter n serves customer n, "Cn", at point n.
+Four meters: 1 and 2 behind terminal 1 in area 1, 3 and 4 behind terminal 2 in area 2, all of organisation 1,
+which belongs to organisation 2. Meter n serves customer n, "Cn", at point n.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
@@ -29,7 +28,7 @@ from gateway.storage.blocks import ControlBlocks, Mirror, NewBlock, StandingBloc
 from gateway.storage.commands import Commands, limits_of
 from gateway.storage.database import Database
 from gateway.storage.switches import ControlSettings, Setting, Switch
-from tests.gateway.control.bench import NOW, HandClock
+from tests.gateway.control.bench import HandClock
 from tests.gateway.control.memory import MemoryCommands
 from tests.gateway.control.test_policy import FACTS
 from tests.gateway.storage.district import grow
@@ -94,9 +93,7 @@ class MemorySwitches:
 
     async def approve(self, setting_id: int, by: str, at: datetime) -> Setting | None:
         setting = self._rows[setting_id - 1]
-        newer = any(
-            (one.name, one.scope) == (setting.name, setting.scope) for one in self._rows[setting_id:]
-        )
+        newer = any((one.name, one.scope) == (setting.name, setting.scope) for one in self._rows[setting_id:])
         if newer or setting.approved_by is not None or setting.set_by == by:
             return None
         self._rows[setting_id - 1] = replace(setting, approved_by=by, approved_at=at)
@@ -276,7 +273,7 @@ class Office:
 def ask(meter_id: int | None = 1, verb: Any = Action.TRIP, **told: Any) -> Ask:
     """A request that passes every gate, but for what is told."""
     given: dict[str, Any] = {"cause": "arrears", "notice": "N-1"} | told
-    number = "nowhere" if meter_id is None else f"M{meter_id - 1:06d}"
+    number = "nowhere" if meter_id is None else f"M{meter_id:06d}"
     return Ask(meter_id=meter_id, meter=number, verb=verb, **given)
 
 
@@ -310,7 +307,7 @@ def in_memory() -> Office:
         meter_id: replace(
             FACTS,
             meter_id=meter_id,
-            meter=f"M{meter_id - 1:06d}",
+            meter=f"M{meter_id:06d}",
             terminal_id=(meter_id + 1) // 2,
             area_id=(meter_id + 1) // 2,
             customer=f"C{meter_id}",
@@ -337,7 +334,10 @@ class _Database:
         return [row[0] for row in await self.run("SELECT type FROM outbox ORDER BY outbox_id")]
 
     async def audit(self) -> list[tuple[str, str]]:
-        return [tuple(row) for row in await self.run("SELECT who, what FROM audit ORDER BY audit_id")]
+        return [
+            tuple(row)
+            for row in await self.run("SELECT who, what FROM audit WHERE who <> '' ORDER BY audit_id")
+        ]
 
     async def rows(self) -> dict[str, int]:
         tables = {
@@ -381,5 +381,3 @@ async def in_database(database: Database, folder: Path) -> Office:
     return Office(
         store, records, RelayBatches(database), ControlSettings(database), ControlBlocks(database), clock
     )
-
-

@@ -10,6 +10,7 @@ from uuid import UUID
 import pytest
 
 from gateway.command import Action, Block, BlockKind, Command, MeterFacts, State, Why
+from gateway.door import Trouble
 from gateway.errors import StorageError
 from gateway.model import RelayKind
 from tests.gateway.control.bench import NOW, Bench
@@ -177,6 +178,24 @@ async def test_a_late_trip_that_strikes_after_the_close_is_closed_again() -> Non
     assert done.attempts == 2
 
 
+async def test_a_copy_of_a_verified_trip_that_strikes_after_the_close() -> None:
+    bench = Bench()
+    trip = await bench.accept(Action.TRIP)
+    tripped = await bench.work_until(trip, State.VERIFIED)
+    close = await bench.accept(Action.CLOSE)
+    done = await bench.work_until(close, State.VERIFIED, within=MINUTE)
+    assert done.energised_at is not None, "the customer is told at once"
+    assert tripped.valid_until is not None
+    bench.relay.obey(Action.TRIP, tripped.valid_until)
+    assert bench.relay.opened
+    bench.clock.shown = tripped.valid_until + timedelta(seconds=2)
+    await bench.work()
+    (again,) = [row.command for row in bench.store.kept.rows.values() if row.command.caused_by == str(close)]
+    await bench.work_until(again.id, State.VERIFIED)
+    assert not bench.relay.opened
+    assert bench.command(close).state is State.VERIFIED
+
+
 @pytest.mark.parametrize("why", [Why.NOT_AUTHENTICATED, Why.DEADLINE])
 async def test_a_refused_close_is_cured(why: Why) -> None:
     bench = Bench()
@@ -201,6 +220,17 @@ async def test_a_close_that_stays_refused_goes_to_the_field_and_on() -> None:
     await bench.work_until(close, State.VERIFIED)
     assert not bench.relay.opened
     assert bench.store.kept.field_orders == {}
+
+
+async def test_a_close_that_cannot_even_be_built_goes_to_the_field() -> None:
+    bench = Bench()
+    bench.relay.opened = bench.relay.trip_ordered = True
+    bench.door.security = Trouble(Why.NOT_SUPPORTED, "a meter of the older edition")
+    close = await bench.accept(Action.CLOSE)
+    await bench.work_until(close, State.FIELD)
+    assert bench.store.kept.field_orders == {1: close}
+    bench.door.security = None
+    await bench.work_until(close, State.VERIFIED)
 
 
 async def test_the_field_crew_was_quicker() -> None:

@@ -9,7 +9,18 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.command import Action, Block, BlockKind, Command, Limits, MeterFacts, NewCommand, State, Used, Why
+from gateway.command import (
+    Action,
+    Block,
+    BlockKind,
+    Command,
+    Limits,
+    MeterFacts,
+    NewCommand,
+    State,
+    Used,
+    Why,
+)
 from gateway.control import policy
 from gateway.control.policy import Do, Rules
 from gateway.errors import ConfigurationError

@@ -145,14 +145,6 @@ async def test_nobody_knows_three_times() -> None:
         ({}, {"meter_id": 99}, Why.UNKNOWN_METER),
         ({}, {"customer": "C2"}, None),
         ({}, {"verb": Action.CLOSE, "expires_at": NOW + HOUR}, None),
-        ({}, {"verb": Action.KEEP_POWER, "expires_at": NOW + HOUR}, None),
-        ({}, {"expires_at": NOW + 32 * DAY}, None),
-        ({}, {"not_before": NOW + 32 * DAY}, None),
-        ({}, {"expires_at": NOW + HOUR, "not_before": NOW + HOUR}, None),
-        ({}, {"expires_at": datetime(2026, 11, 26)}, None),
-        ({}, {"notice": "N" * 201}, None),
-        ({}, {"label": "a\0b"}, None),
-        ({}, {"label": "\ud800"}, None),
     ],
 )
 async def test_what_cannot_be_asked_makes_no_command(
@@ -165,6 +157,26 @@ async def test_what_cannot_be_asked_makes_no_command(
     assert str(caught.value)
     assert (await office.records.rows())["command"] == 0
     assert await office.store.known("billing", "k") is None
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {"verb": Action.KEEP_POWER, "expires_at": NOW + HOUR},
+        {"expires_at": NOW + 32 * DAY},
+        {"not_before": NOW + 32 * DAY},
+        {"expires_at": NOW + HOUR, "not_before": NOW + HOUR},
+        {"expires_at": datetime(2026, 11, 26)},
+        {"notice": "N" * 201},
+        {"label": "a\0b"},
+        {"label": "\ud800"},
+    ],
+)
+async def test_a_request_without_form_makes_no_command(told: dict[str, Any]) -> None:
+    office = in_memory()
+    with pytest.raises(Unfit):
+        await office.requests.accept(ask(**told), "billing", "k")
+    assert (await office.records.rows())["command"] == 0
 
 
 async def test_what_the_gates_refuse_is_kept_with_its_reason(office: Office) -> None:
@@ -274,23 +286,23 @@ async def test_cancelling(office: Office) -> None:
     with pytest.raises(NoSuch):
         await office.requests.cancel(uuid4(), "ann")
     assert (await office.requests.cancel((await held(office)).id, "ann")).state is State.CANCELLED
-    for states in (
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
         (State.SENDING,),
         (State.SENDING, State.UNCERTAIN),
         (State.SENDING, State.ACKNOWLEDGED),
         (State.SENDING, State.ACKNOWLEDGED, State.VERIFIED),
-    ):
-        sent = await moved(office, await accept(office, 2), *states)
-        with pytest.raises(NotNow):
-            await office.requests.cancel(sent.id, "ann")
-        assert await office.found(sent.id) == sent
-        if sent.state is not State.VERIFIED:
-            last = State.FAILED if sent.state is not State.SENDING else State.REFUSED
-            await moved(office, sent, *([last] if last is State.REFUSED else []))
-            async with office.store.desk(2) as desk:
-                for one in desk.facts.open:
-                    proof = Proof.NOT_EXECUTED if one.state is State.UNCERTAIN else Proof.RELAY_READ
-                    await step(desk, one, State.FAILED, proof=proof)
+    ],
+)
+async def test_what_may_have_left_is_not_cancelled(states: tuple[State, ...]) -> None:
+    office = in_memory()
+    sent = await moved(office, await accept(office), *states)
+    with pytest.raises(NotNow):
+        await office.requests.cancel(sent.id, "ann")
+    assert await office.found(sent.id) == sent
 
 
 async def test_a_lost_answer_to_a_decision_is_cleared_up() -> None:

@@ -32,6 +32,7 @@ from gateway.control.security import (
     TcpModule,
     open_module,
 )
+from gateway.door import Sealing
 from gateway.errors import ConfigurationError
 from protocols.dlt645 import control
 from protocols.dlt645.control_messages import RelayReply, SecurityReply, Verb
@@ -152,6 +153,13 @@ async def test_software_refuses_what_has_another_length() -> None:
         with pytest.raises(SecurityModuleError):
             await module.seal(*arguments)
     await module.close()
+
+
+async def test_both_satisfy_what_a_door_needs() -> None:
+    """By type: mypy checks it."""
+    modules: list[Sealing] = [SoftwareModule(BENCH_KEY, production=False), TcpModule("127.0.0.1", 1)]
+    for module in modules:
+        assert "4c69" not in repr(module)
 
 
 # -- choosing, and keeping secrets ----------------------------------------------------------------

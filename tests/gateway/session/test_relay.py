@@ -478,6 +478,17 @@ async def test_a_newer_login_takes_the_door_away() -> None:
         assert not one.meter.controls
 
 
+async def test_a_link_that_speaks_for_another_terminal_by_now_is_given_nothing() -> None:
+    async with bench() as one, one.door() as door:
+        prepared = await door.prepare(Action.TRIP, ONE_O_CLOCK)
+        assert isinstance(prepared, Prepared)
+        login = await one.device.say(2, encode_unit(2, 1, 0), address="02005678")
+        await one.device.confirmed(login)
+        assert isinstance(await door.write(prepared, breaks), NotWritten)
+        assert isinstance(await door.status(), Trouble)
+        assert not one.device.requests(0x10)
+
+
 # once
 
 

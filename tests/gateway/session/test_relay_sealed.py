@@ -124,6 +124,15 @@ async def test_an_authentication_is_asked_for_each_frame_and_never_repeated() ->
         assert len(one.forwards()) == before + 1
 
 
+async def test_a_damaged_answer_to_an_authentication_does_not_send_it_again() -> None:
+    async with bench(SEALED, sealing=Machine(), speed=500.0) as one, one.door() as door:
+        sealing(one.meter)
+        assert await door.identify() is None
+        one.device.answers[0x10, 1] = lambda asked: one.device.reply(asked, one.forward(asked))[:-1] + b"\x17"
+        assert isinstance(await door.prepare(Action.CLOSE, ONE_O_CLOCK), Trouble)
+        assert one.meter.controls == [E13]
+
+
 @pytest.mark.parametrize(
     ("reply", "why"),
     [

@@ -191,7 +191,6 @@ async def test_a_quantity_without_a_class_is_not_asked() -> None:
         answer = await made.session().read_frozen([due(1, Quantity.REACTIVE_Q1)])
         assert reasons(answer) == {1001: Reason.NOT_SUPPORTED}
         assert not device.requests(0x0D)
-        assert not made.session().supports(point(1), Quantity.REACTIVE_Q1, Kind.DAY)
 
 
 async def test_a_meter_replaced_since_the_login_is_not_given_its_predecessors_value() -> None:

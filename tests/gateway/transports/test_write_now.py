@@ -100,6 +100,7 @@ def test_a_window_that_is_shut_is_no_way_out(loop: Callable[[], asyncio.Abstract
         written = 0
         while outcome is Taken.WHOLE and written < 10_000_000:
             outcome = link.write_now(b"\xfe" * 1000)
+            assert outcome is not Taken.WHOLE or link.unsent == 0
             written += 1000
         assert outcome is not Taken.WHOLE
         assert link.write_now(b"\x68trip\x16") is Taken.NOTHING

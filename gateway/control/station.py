@@ -1,0 +1,111 @@
+"""All of relay control of one process, put together: what the interface asks of it, and what runs behind."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from gateway.clock import Clock
+from gateway.control.batches import Batches
+from gateway.control.course import AskBilling, Course, billing_not_asked
+from gateway.control.dispatcher import Dispatcher, doors_of
+from gateway.control.epoch import DatabaseSeals, EpochFile, Keeper
+from gateway.control.policy import Rules
+from gateway.control.protections import Protections
+from gateway.control.requests import Requests
+from gateway.control.switches import Switches
+from gateway.door import Sealing
+from gateway.errors import LingdianError
+from gateway.session.reading_ports import ReadingPorts
+from gateway.session.registry import Registry
+from gateway.storage.batches import RelayBatches
+from gateway.storage.blocks import ControlBlocks
+from gateway.storage.chain import Sealer
+from gateway.storage.commands import Commands
+from gateway.storage.database import Database
+from gateway.storage.port_pauses import PortPauses
+from gateway.storage.switches import ControlSettings
+
+log = structlog.get_logger()
+
+ROUND_SECONDS: Final = 5.0
+"""Between two looks for commands that have expired unsent and for blocks that meters were not told of."""
+
+START_AGAIN_SECONDS: Final = 5.0
+"""As long as it is not known whether this database is the one that was left."""
+
+
+class Station:
+    """Built once; `run` it as long as the gateway serves."""
+
+    def __init__(
+        self,
+        database: Database,
+        registry: Registry,
+        clock: Clock,
+        rules: Callable[[], Rules],
+        epoch: EpochFile,
+        *,
+        sealing: Sealing | None = None,
+        ask_billing: AskBilling = billing_not_asked,
+        clock_trusted: Callable[[], bool] = lambda: True,
+    ) -> None:
+        commands, switches = Commands(database, clock), ControlSettings(database)
+        self._clock = clock
+        self._known = False
+        self._keeper = Keeper(epoch, DatabaseSeals(database), switches, clock)
+        self._sealer = Sealer(database, clock, on_sealed=self._keeper.on_sealed)
+        self._ports = ReadingPorts(registry, PortPauses(database), clock)
+        doors = doors_of(registry, clock, sealing, self._ports)
+        course = Course(
+            commands,
+            doors,
+            clock,
+            rules,
+            ask_billing=ask_billing,
+            clock_trusted=lambda: self._known and clock_trusted(),
+        )
+        self._dispatcher = Dispatcher(commands, doors, course, clock)
+        registry.on_login(lambda session: self._dispatcher.wake())
+        self.requests = Requests(commands, rules, clock, switches=switches, wake=self._dispatcher.wake)
+        self.batches = Batches(commands, RelayBatches(database), self.requests, rules, clock)
+        self.blocks = Protections(ControlBlocks(database), self.requests, clock)
+        self.switches = Switches(switches, clock)
+
+    async def run(self) -> None:
+        """Work until cancelled. Trips wait until the epoch file has been compared, closes do not."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._begin())
+            group.create_task(self._sealer.run())
+            group.create_task(self._ports.run())
+            group.create_task(self._look_after())
+            group.create_task(self._dispatcher.run())
+
+    async def _begin(self) -> None:
+        while not self._known:
+            try:
+                held = await self._keeper.start()
+            except (LingdianError, OSError) as error:
+                log.error(
+                    "trips wait: it is not known whether this database is the one that was left",
+                    error=str(error),
+                )
+                await self._clock.sleep(START_AGAIN_SECONDS)
+                continue
+            self._known = True
+            if held is not None:
+                log.warning("earlier trips are on hold until a person releases them", reason=held)
+            self._dispatcher.wake()
+        await self._keeper.run()
+
+    async def _look_after(self) -> None:
+        while True:
+            await self._clock.sleep(ROUND_SECONDS)
+            try:
+                await self.requests.expire_overdue()
+                await self.blocks.mirror()
+            except LingdianError as error:
+                log.warning("relay commands are not looked after now", error=str(error))
