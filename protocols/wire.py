@@ -28,6 +28,15 @@ def checksum(data: bytes | bytearray | memoryview) -> int:
     return sum(data) & 0xFF
 
 
+def require_whole(raw: bytes, examined: int | str | None) -> None:
+    """RemoteProtocolError unless `examined`, what a family's `examine` says of the start of `raw` (a length,
+    why there is no frame, or None for too few bytes), is all of it."""
+    if isinstance(examined, int) and examined != len(raw):
+        raise RemoteProtocolError(raw, examined, "bytes after the frame")
+    if not isinstance(examined, int):
+        raise RemoteProtocolError(raw, 0, examined or "frame cut short")
+
+
 def bcd_to_int(raw: bytes) -> int:
     """Packed BCD, low byte first, to its digits as an integer. ValueError where a nibble is above 9."""
     digits = raw[::-1].hex()

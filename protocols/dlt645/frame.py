@@ -13,7 +13,7 @@ from typing import Any
 import construct
 
 from protocols import wire
-from protocols.errors import LocalProtocolError, RemoteProtocolError
+from protocols.errors import LocalProtocolError
 
 START = 0x68
 END = 0x16
@@ -131,11 +131,7 @@ def examine(buffer: bytes | bytearray, start: int) -> int | str | None:
 
 def parse(raw: bytes) -> Frame:
     """One whole frame without lead-in. RemoteProtocolError where it is anything else."""
-    length = examine(raw, 0)
-    if length != len(raw):
-        if isinstance(length, int):
-            raise RemoteProtocolError(raw, length, "bytes after the frame")
-        raise RemoteProtocolError(raw, 0, length or "frame cut short")
+    wire.require_whole(raw, examine(raw, 0))
     return content(raw)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import construct
 
 from protocols import wire
-from protocols.errors import LocalProtocolError, RemoteProtocolError
+from protocols.errors import LocalProtocolError
 
 START = 0x68
 END = 0x16
@@ -259,11 +259,7 @@ def examine(buffer: bytes | bytearray, start: int, limit: int = LARGEST_USER_DAT
 
 def parse(raw: bytes) -> Frame:
     """One whole frame. RemoteProtocolError where it is anything else."""
-    length = examine(raw, 0)
-    if length != len(raw):
-        if isinstance(length, int):
-            raise RemoteProtocolError(raw, length, "bytes after the frame")
-        raise RemoteProtocolError(raw, 0, length or "frame cut short")
+    wire.require_whole(raw, examine(raw, 0))
     return content(raw)
 
 

@@ -109,9 +109,7 @@ _known: dict[bytes, tuple[int, int, _Kind]] = {}
 _times: dict[bytes, datetime] = {}
 
 
-def rows(
-    frame: Frame, variants: Mapping[str, str] = NO_VARIANTS
-) -> tuple[list[Row], tuple[Unit, ...]]:
+def rows(frame: Frame, variants: Mapping[str, str] = NO_VARIANTS) -> tuple[list[Row], tuple[Unit, ...]]:
     """The frozen energies of an AFN0D answer, and all its other units.
 
     Those are: three-phase sets (F1, F2 and kin), units without a tag (a terminal that has no value fills it

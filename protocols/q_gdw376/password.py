@@ -17,8 +17,7 @@ import crcmod
 from protocols.errors import LocalProtocolError
 from protocols.q_gdw376.units import PASSWORD_LENGTHS
 
-LENGTH_376 = 16
-LENGTH_2005 = 2
+LENGTH = 16
 
 
 class Scheme(Protocol):
@@ -71,7 +70,7 @@ class Fixed:
 class Unchecked:
     """No authentication (scheme 0): zeros are sent, and any PW is right."""
 
-    length: int = LENGTH_376
+    length: int = LENGTH
 
     def __post_init__(self) -> None:
         _check_length(self.length)
@@ -97,7 +96,7 @@ class Crc16:
     reflected: bool = False
     xor_out: int = 0
     place: Place = Place.FIRST_LOW
-    length: int = LENGTH_376
+    length: int = LENGTH
     _crc: Callable[[bytes], int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -133,7 +132,7 @@ class External:
 
     maker: Callable[[bytes], bytes]
     checker: Callable[[bytes, bytes], bool] | None = None
-    length: int = LENGTH_376
+    length: int = LENGTH
 
     def __post_init__(self) -> None:
         _check_length(self.length)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import date, timedelta
 from functools import cache
@@ -11,6 +11,7 @@ from importlib import resources
 from types import MappingProxyType
 from typing import Any
 
+from protocols import dialects
 from protocols.errors import LocalProtocolError
 from protocols.q_gdw376.password import Crc16, External, Fixed, Place, Scheme, Unchecked
 
@@ -23,6 +24,7 @@ VERSION = "version"
 """The name under which `Profile.variants` has the edition."""
 _SETTINGS = "settings"
 _VARIANTS = "variants"
+_PASSWORD = "password"
 _CHOICES: Mapping[str, tuple[object, ...]] = {
     "edition": ("2005", "2009", "2013"),
     "protocol_id": (1, 2),
@@ -32,7 +34,6 @@ _CHOICES: Mapping[str, tuple[object, ...]] = {
     "td_d_names": (ENDED_DAY, FREEZE_DAY),
 }
 _PASSWORD_LENGTHS = (2, 16)
-_TYPES: dict[str, tuple[type, ...]] = {"str": (str,), "bool": (bool,), "int": (int,), "float": (int, float)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,7 @@ def load(overrides: Mapping[str, Mapping[str, object]] | None = None) -> dict[st
     for name, changes in (overrides or {}).items():
         if name == _SETTINGS:
             raise LocalProtocolError(f"a profile cannot be called {name!r}")
-        rows[name] = {**rows.get(name, {"base": DEFAULT_PROFILE}), **changes}
+        rows[name] = {**rows.get(name, {dialects.BASE: DEFAULT_PROFILE}), **changes}
     return {name: _profile(name, rows) for name in rows}
 
 
@@ -114,68 +115,45 @@ def _table() -> Mapping[str, Mapping[str, Any]]:
     return tomllib.loads(resources.files(__package__).joinpath("profiles.toml").read_text(encoding="utf-8"))
 
 
-def _profile(name: str, rows: Mapping[str, Mapping[str, object]]) -> Profile:
-    told: dict[str, object] = {}
+def _profile(name: str, rows: Mapping[str, dialects.Row]) -> Profile:
+    lineage = dialects.lineage(name, rows)
+    told = dialects.merged(lineage)
+    told.pop(_VARIANTS, None)
+    kinds = {
+        field.name: str(field.type)
+        for field in fields(Profile)
+        if field.name not in ("name", _VARIANTS, _PASSWORD)
+    }
+    password = told.pop(_PASSWORD, None)
+    checked: dict[str, Any] = dialects.checked(name, told, kinds, _CHOICES)
+    variants = _chosen(name, checked["edition"], lineage)
+    return Profile(name=name, password=_password(name, password), variants=variants, **checked)
+
+
+def _chosen(name: str, edition: str, lineage: Sequence[dialects.Row]) -> Mapping[str, str]:
     chosen: dict[str, object] = {}
-    seen = []
-    row: object = name
-    while row is not None:
-        if not isinstance(row, str) or row not in rows or row in seen:
-            raise LocalProtocolError(f"profile {name}: base {row!r} is unknown or leads back to itself")
-        seen.append(row)
-        told = {**rows[row], **told}
-        variants = rows[row].get(_VARIANTS, {})
+    for row in lineage:
+        variants = row.get(_VARIANTS, {})
         if not isinstance(variants, Mapping):
             raise LocalProtocolError(f"profile {name}: {_VARIANTS} is {variants!r}, not a table")
         chosen = {**variants, **chosen}
-        row = rows[row].get("base")
-    told.pop("base", None)
-    told.pop(_VARIANTS, None)
-    checked = _checked(name, told)
-    return Profile(**checked, variants=_chosen(name, checked["edition"], chosen))
-
-
-def _chosen(name: str, edition: str, chosen: Mapping[str, object]) -> Mapping[str, str]:
     known = settings()
-    variants = {setting: words[0] for setting, words in known.items()}
+    words = {setting: choices[0] for setting, choices in known.items()}
     for setting, word in chosen.items():
         if word not in known.get(setting, ()):
             raise LocalProtocolError(
                 f"profile {name}: {_VARIANTS}.{setting} is {word!r}; there are: "
-                + ", ".join(f"{one} = {'|'.join(words)}" for one, words in known.items())
+                + ", ".join(f"{one} = {'|'.join(choices)}" for one, choices in known.items())
             )
-        variants[setting] = str(word)
-    return MappingProxyType({VERSION: edition, **variants})
+        words[setting] = str(word)
+    return MappingProxyType({VERSION: edition, **words})
 
 
-def _checked(name: str, told: Mapping[str, object]) -> dict[str, Any]:
-    kinds = {
-        field.name: str(field.type) for field in fields(Profile) if field.name not in ("name", _VARIANTS)
-    }
-    for key in told:
-        if key not in kinds:
-            raise LocalProtocolError(f"profile {name}: there is no key {key!r}")
-    checked: dict[str, Any] = {"name": name}
-    for key, kind in kinds.items():
-        if key not in told:
-            raise LocalProtocolError(f"profile {name}: {key} is missing")
-        checked[key] = _value(f"profile {name}: {key}", key, kind, told[key])
-    return checked
-
-
-def _value(place: str, key: str, kind: str, value: object) -> object:
-    if key in _CHOICES and value not in _CHOICES[key]:
-        raise LocalProtocolError(f"{place} is {value!r}, not one of {_CHOICES[key]}")
-    if kind == "bytes":
-        try:
-            password = bytes.fromhex(value) if isinstance(value, str) else b""
-        except ValueError:
-            password = b""
-        if len(password) not in _PASSWORD_LENGTHS:
-            raise LocalProtocolError(f"{place} is not 2 or 16 bytes in hex")
-        return password
-    if not isinstance(value, _TYPES[kind]) or (isinstance(value, bool) and kind != "bool"):
-        raise LocalProtocolError(f"{place} is {value!r}, not of type {kind}")
-    if isinstance(value, int | float) and value < 0:
-        raise LocalProtocolError(f"{place} is {value!r}, less than 0")
-    return float(value) if kind == "float" and isinstance(value, int) else value
+def _password(name: str, told: object) -> bytes:
+    try:
+        password = bytes.fromhex(told) if isinstance(told, str) else b""
+    except ValueError:
+        password = b""
+    if len(password) not in _PASSWORD_LENGTHS:
+        raise LocalProtocolError(f"profile {name}: {_PASSWORD} is not 2 or 16 bytes in hex")
+    return password

@@ -27,7 +27,6 @@ from protocols.dlt645.commands import (
 from protocols.dlt645.connection import (
     Answered,
     Master,
-    MasterEvent,
     Refused,
     Silent,
     Unmatched,
@@ -45,7 +44,6 @@ from protocols.dlt645.fields import Authority
 from protocols.dlt645.frame import BROADCAST, WILDCARD, Frame, build
 from protocols.dlt645.messages import (
     ErrorReply,
-    Message,
     ReadAddressRequest,
     ReadAgainRequest,
     ReadRequest,
@@ -53,24 +51,7 @@ from protocols.dlt645.messages import (
 from protocols.dlt645.profiles import load, standard
 from protocols.errors import LocalProtocolError
 from protocols.permit import Permit
-
-METER = "202311050012"
-OTHER = "202311050013"
-READ = ReadRequest(METER, "05060101")
-
-
-def events(master: Master) -> list[MasterEvent]:
-    return list(iter(master.next_event, None))
-
-
-def raw(message: Message) -> bytes:
-    return build(messages.to_frame(message))
-
-
-def hear(master: Master, *heard: Message | bytes, now: float = 0.0) -> list[MasterEvent]:
-    for item in heard:
-        master.receive_data(item if isinstance(item, bytes) else raw(item), now)
-    return events(master)
+from tests.protocols.test_dlt645_connection import METER, OTHER, READ, events, hear, raw
 
 
 def permit(function: str, target: str = METER) -> Permit:

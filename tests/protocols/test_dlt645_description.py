@@ -11,20 +11,11 @@ from hypothesis import strategies as st
 
 from protocols.dlt645.description import describe
 from protocols.dlt645.frame import Frame, parse
+from tests.protocols.test_field_frames import DISPUTED
 from tests.protocols.vectors import Vector, valid
 
 METER = "202311050012"
 
-# Where the file's own decoding does not hold: id -> key -> (what it says, what the standard says, why).
-DISPUTED: dict[str, dict[str, tuple[Any, Any, str]]] = {
-    "m07-027": {
-        "unit": (
-            "kWh",
-            "kvarh",
-            "DI 00440000: DI2 = 44 is phase C, QIV reactive (2007 annex A); no source key of the file",
-        )
-    },
-}
 # Remarks of the file's collector that are no field of the frame.
 REMARKS = {"note"}
 
@@ -46,11 +37,6 @@ def test_a_field_frame_is_told_as_the_file_decodes_it(vector: Vector) -> None:
             expected = right
         if key not in REMARKS:
             assert fields[key] == expected, key
-
-
-def test_only_values_are_disputed() -> None:
-    envelope = {"address", "control", "length", "di", "data"}
-    assert all(not envelope & set(keys) for keys in DISPUTED.values())
 
 
 def test_a_value_has_its_name_and_unit() -> None:

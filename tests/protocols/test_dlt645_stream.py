@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import pytest
 from hypothesis import given
@@ -14,6 +13,7 @@ from protocols.dlt645.stream import LONGEST_DAMAGE, FoundFrame, FrameStream
 from protocols.errors import LocalProtocolError
 from protocols.wire import Damaged
 from tests.protocols import plain_dlt645
+from tests.protocols.timing import seconds
 from tests.protocols.vectors import Vector, tagged, valid, vectors
 
 FIELD = valid("dlt645-2007", "dlt645-1997")
@@ -233,19 +233,13 @@ def summed_without_end(size: int) -> bytes:
     ],
     ids=["68", "long", "68-fe", "fe", "sums", "frames", "cut-frames"],
 )
-def test_hostile_bytes_cost_linear_time(pattern: object) -> None:
-    assert callable(pattern)
-
-    def seconds(size: int) -> float:
+def test_hostile_bytes_cost_linear_time(pattern: Callable[[int], bytes]) -> None:
+    def cost(size: int) -> float:
         raw = pattern(size)
-        times = []
-        for _ in range(3):
-            start = time.perf_counter()
-            run([raw[at : at + 65536] for at in range(0, len(raw), 65536)])
-            times.append(time.perf_counter() - start)
-        return min(times)
+        pieces = [raw[at : at + 65536] for at in range(0, len(raw), 65536)]
+        return seconds(lambda: run(pieces))
 
-    small, large = seconds(40_000), seconds(320_000)
+    small, large = cost(40_000), cost(320_000)
     # Eight times the bytes may not cost much more than eight times the time; 5 ms forgive a busy machine.
     assert large < 20 * small + 0.005
 

@@ -10,7 +10,7 @@ from protocols.lens.node import Node
 from protocols.lens.places import find, settled
 from protocols.lens.tree import trees
 from tests.fuzz.mutations import repair
-from tests.protocols.test_dlt645_description import DISPUTED
+from tests.protocols.test_field_frames import DISPUTED
 from tests.protocols.test_lens import RESERVED
 from tests.protocols.vectors import Vector, valid, vectors
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
@@ -342,3 +342,16 @@ def test_a_record_that_cannot_be_is_not_made() -> None:
         events.make_record(12, {"at": WHEN})
     with pytest.raises(LocalProtocolError):
         events.make_record(12, {"at": WHEN, "point": {"number": 4096, "start": 1}})
+
+
+def test_records_in_a_frame_are_read_by_the_settings_of_a_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = events.EventKind(200, "", "", "a:BIN1 || {erc14=flags} b:BIN1", False, "memory", "")
+    monkeypatch.setitem(cast(dict[int, events.EventKind], events.KINDS), 200, made)
+    body = encode_unit(0x0E, 1, 0, bytes.fromhex("01000001 c80107"))
+    frame = Frame(terminal="02001234", up=True, prm=False, function=8, afn=0x0E, body=body)
+    for variants, name in (({}, "a"), ({"erc14": "flags"}, "b")):
+        (unit,) = decode(frame, variants)
+        assert isinstance(unit.value, Events)
+        (record,) = unit.value.records
+        assert record.fields is not None
+        assert record.fields.plain() == {name: 7}

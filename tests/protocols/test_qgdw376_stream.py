@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
 from hypothesis import given
@@ -16,6 +15,7 @@ from protocols.wire import Damaged
 from tests.protocols import plain_qgdw376 as plain
 from tests.protocols.made_qgdw376 import mutated, raw_frames
 from tests.protocols.test_qgdw376_frame import FIELD, LOGIN
+from tests.protocols.timing import seconds
 from tests.protocols.vectors import Vector, tagged, vectors
 
 Event = FoundFrame | Damaged
@@ -207,20 +207,19 @@ def hostile(kind: str, size: int) -> bytes:
 
 @pytest.mark.parametrize("kind", ["flood", "headers", "ends", "mixed"])
 def test_time_is_linear_in_hostile_bytes(kind: str) -> None:
-    def seconds(size: int) -> float:
+    def cost(size: int) -> float:
         data = hostile(kind, size)
-        best = 1e9
-        for _ in range(3):
+
+        def work() -> None:
             stream = FrameStream()
-            began = time.process_time()
             for at in range(0, size, 16_384):
                 stream.receive_data(data[at : at + 16_384])
                 drained(stream)
-            best = min(best, time.process_time() - began)
-        return best
 
-    seconds(20_000)
-    assert seconds(320_000) < 8 * 3 * seconds(40_000) + 0.05
+        return seconds(work)
+
+    small, large = cost(40_000), cost(320_000)
+    assert large < 20 * small + 0.005
 
 
 @pytest.mark.parametrize("kind", ["headers", "ends", "mixed"])
