@@ -43,7 +43,7 @@ from gateway.storage.database import Connection, Database, connection_arguments,
 from gateway.storage.readings import ReadingWriter
 from gateway.transports import tcp
 
-STOP_SECONDS: Final = 8.0
+STOP_SECONDS: Final = 7.0
 """For a clean stop as a whole; what has not ended by then is left (nothing unconfirmed is lost)."""
 
 LOOK_SECONDS: Final = 2.0
