@@ -193,7 +193,12 @@ def control_rules(settings: ControlSettings) -> policy.Rules:
 
 @asynccontextmanager
 async def _control(
-    settings: Settings, state: State, database: Database, registry: Registry, clock: Clock
+    settings: Settings,
+    state: State,
+    database: Database,
+    registry: Registry,
+    clock: Clock,
+    metrics: Metrics,
 ) -> AsyncIterator[Station | None]:
     """Relay control, with the crypto machine and the way to billing; None where it is switched off."""
     control = settings.control
@@ -221,6 +226,7 @@ async def _control(
             clock,
             lambda: rules,
             StateFile(state.epoch),
+            metrics,
             sealing=sealing,
             ask_billing=ask_billing,
             clock_trusted=lambda: control.trust_own_clock or synchronised(),
@@ -252,7 +258,7 @@ async def _serve(
         database, metrics, batch_rows=settings.database.batch_rows, queue_rows=settings.database.queue_rows
     )
     registry = Registry(TerminalStore(database), writer, sessions, clock, metrics)
-    async with writer, _control(settings, state, database, registry, clock) as station:
+    async with writer, _control(settings, state, database, registry, clock, metrics) as station:
         collector = Collector(
             registry,
             CollectionStore(database),

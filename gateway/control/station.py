@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import structlog
@@ -17,10 +18,13 @@ from gateway.control.policy import Rules
 from gateway.control.protections import Protections
 from gateway.control.requests import Requests
 from gateway.control.switches import Switches
+from gateway.control.watch import watch
 from gateway.door import Sealing
 from gateway.errors import LingdianError
+from gateway.metrics import Metrics
 from gateway.session.reading_ports import ReadingPorts
 from gateway.session.registry import Registry
+from gateway.storage import relay_evidence
 from gateway.storage.batches import RelayBatches
 from gateway.storage.blocks import ControlBlocks
 from gateway.storage.chain import Sealer
@@ -48,12 +52,14 @@ class Station:
         clock: Clock,
         rules: Callable[[], Rules],
         epoch: EpochFile,
+        metrics: Metrics,
         *,
         sealing: Sealing | None = None,
         ask_billing: AskBilling = billing_not_asked,
         clock_trusted: Callable[[], bool] = lambda: True,
     ) -> None:
-        commands, switches = Commands(database, clock), ControlSettings(database)
+        commands = Commands(database, clock, happened=metrics.relay_happened)
+        switches = ControlSettings(database)
         self._clock = clock
         self._known = False
         self._keeper = Keeper(epoch, DatabaseSeals(database), switches, clock)
@@ -67,8 +73,10 @@ class Station:
             rules,
             ask_billing=ask_billing,
             clock_trusted=lambda: self._known and clock_trusted(),
+            written=lambda command: metrics.relay_frame(command, clock.now()),
         )
         self._dispatcher = Dispatcher(commands, doors, course, clock)
+        self._watch = partial(watch, partial(relay_evidence.oldest, database), metrics, clock)
         registry.on_login(lambda session: self._dispatcher.wake())
         self.requests = Requests(commands, rules, clock, switches=switches, wake=self._dispatcher.wake)
         self.batches = Batches(commands, RelayBatches(database), self.requests, rules, clock)
@@ -82,6 +90,7 @@ class Station:
             group.create_task(self._sealer.run())
             group.create_task(self._ports.run())
             group.create_task(self._look_after())
+            group.create_task(self._watch())
             group.create_task(self._dispatcher.run())
 
     async def _begin(self) -> None:
