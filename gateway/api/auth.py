@@ -6,7 +6,7 @@ Nothing of it is kept between two requests: a revoked token is refused at the ne
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from http import HTTPStatus
 from typing import Annotated, Final
@@ -16,8 +16,9 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer, SecurityS
 
 from gateway.api.parts import LONGEST_REQUESTER, REQUESTER, Parts, Wanted
 from gateway.api.problems import Problem
+from gateway.errors import StorageError
 from gateway.storage import clients, relay_list
-from gateway.storage.clients import Scope
+from gateway.storage.clients import KnownClient, Scope
 
 LONGEST_TOKEN: Final = 200
 """characters; what is longer is nobody's and is not looked up"""
@@ -41,6 +42,8 @@ class Caller:
     client_id: int | None
     """None: at the socket"""
     scopes: frozenset[Scope]
+    unsure: StorageError | None = None
+    """The database is away, and this is who held the token when it was last asked: good for closes only."""
 
     @property
     def subject(self) -> str:
@@ -89,11 +92,31 @@ async def caller(
 
 async def caller_of(parts: Parts, token: str, scopes: Collection[str]) -> Caller:
     """Whose token it is, if one of these scopes is theirs. Problem 401 or 403 otherwise."""
-    found = (
-        await clients.known(parts.database, token, parts.clock.now())
-        if 0 < len(token) <= LONGEST_TOKEN
-        else None
-    )
+    found = None
+    if 0 < len(token) <= LONGEST_TOKEN:
+        now = parts.clock.now()
+        found = await clients.known(parts.database, token, now)
+        parts.remembered.note(token, found, now)
+    return _checked(found, scopes)
+
+
+async def caller_or_remembered(
+    wanted: SecurityScopes,
+    request: Request,
+    parts: Wanted,
+    bearer: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)],
+) -> Caller:
+    """`caller`; while the database is away whoever held the token when it was last asked, marked `unsure`."""
+    try:
+        return await caller(wanted, request, parts, bearer)
+    except StorageError as error:
+        found = parts.remembered.find(bearer.credentials, parts.clock.now()) if bearer is not None else None
+        if found is None:
+            raise
+        return replace(_checked(found, wanted.scopes), unsure=error)
+
+
+def _checked(found: KnownClient | None, scopes: Collection[str]) -> Caller:
     if found is None:
         raise Problem(
             HTTPStatus.UNAUTHORIZED,
@@ -114,8 +137,9 @@ Reader = Annotated[Caller, Security(caller, scopes=[Scope.READ])]
 Controller = Annotated[Caller, Security(caller, scopes=[Scope.CONTROL])]
 Approver = Annotated[Caller, Security(caller, scopes=[Scope.APPROVE])]
 Administrator = Annotated[Caller, Security(caller, scopes=[Scope.ADMIN])]
-Anybody = Annotated[Caller, Security(caller, scopes=list(Scope))]
-"""Any scope at all: for what makes things safer."""
+Closer = Annotated[Caller, Security(caller_or_remembered, scopes=[Scope.CONTROL])]
+Looker = Annotated[Caller, Security(caller_or_remembered, scopes=[Scope.READ])]
+"""For closes and where they stand, which do not wait for the database; see `Caller.unsure`."""
 
 
 async def own_terminals(parts: Parts, caller: Caller, named: Collection[str]) -> frozenset[str]:

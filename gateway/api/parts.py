@@ -6,19 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 from http import HTTPStatus
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final, Protocol
+from uuid import UUID
 
 from fastapi import Depends, Request
 from pydantic import AfterValidator, AwareDatetime
 
 from gateway.api.fanout import Fanout
 from gateway.api.problems import Problem
+from gateway.api.remembered import Remembered
 from gateway.api.runs import Collections
 from gateway.clock import Clock
+from gateway.command import Command
+from gateway.control.ask import Ask
 from gateway.control.batches import Batches
 from gateway.control.protections import Protections
 from gateway.control.requests import Requests
 from gateway.control.switches import Switches
+from gateway.errors import StorageError
 from gateway.metrics import Metrics
 from gateway.session.registry import Registry
 from gateway.storage import evidence
@@ -48,6 +53,31 @@ Instant = Annotated[AwareDatetime, AfterValidator(_plausible)]
 """An instant with its offset, of a time that can be meant."""
 
 
+class KeptClose(Protocol):
+    """A close that the journal has, as it can be shown."""
+
+    @property
+    def command(self) -> Command: ...
+    @property
+    def meter(self) -> str: ...
+    @property
+    def address(self) -> str: ...
+    @property
+    def terminal(self) -> str: ...
+
+
+class Journal(Protocol):
+    """Where closes go while the database is away."""
+
+    async def accept(
+        self, ask: Ask, by: str, key: str, *, because: StorageError, sees_all: bool, trace: str = ""
+    ) -> KeptClose:
+        """Durable when this returns; `because` is raised for whatever has to wait for the database."""
+        ...
+
+    def find(self, command_id: UUID) -> KeptClose | None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class RelayControl:
     """The relay commands of the running gateway."""
@@ -56,6 +86,8 @@ class RelayControl:
     batches: Batches
     blocks: Protections
     switches: Switches
+    journal: Journal | None = None
+    """None: closes wait for the database like all else"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +105,7 @@ class Parts:
     relay: RelayControl | None = None
     """None: this gateway switches no relay"""
     fanout: Fanout = field(default_factory=Fanout)
+    remembered: Remembered = field(default_factory=Remembered)
     webhooks_to_ourselves: bool = False
     """webhooks may name this machine, and plain http: for the bench"""
 

@@ -18,11 +18,12 @@ from uuid import UUID
 from fastapi import APIRouter, Header, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
-from gateway.api.auth import Approver, Caller, Controller, Reader
-from gateway.api.parts import Instant, Parts, Wanted
+from gateway.api.auth import Approver, Caller, Closer, Controller, Looker, Reader
+from gateway.api.parts import Instant, KeptClose, Parts, Wanted
 from gateway.api.problems import Problem
 from gateway.command import WHY_TEXT, Action, State, Why
 from gateway.control.ask import LONGEST_TEXT, RESTORE, Ask
+from gateway.errors import StorageError
 from gateway.storage import relay_list
 from gateway.storage.relay_list import Before, FoundMeter, Row
 
@@ -152,7 +153,7 @@ class FieldOrderPage(BaseModel):
 async def ask_for_command(
     wanted: CommandRequest,
     parts: Wanted,
-    caller: Controller,
+    caller: Closer,
     response: Response,
     key: IdempotencyKey = None,
     traceparent: Traceparent = None,
@@ -160,11 +161,28 @@ async def ask_for_command(
     """Ask for one command. 202 says that it is kept, not that it is done: look at `Location`, or be told.
 
     The same key and body give the same command again; another body under the same key is refused (409).
-    A command may end `refused` at once: it is a command all the same, with its reason.
+    A command may end `refused` at once: it is a command all the same, with its reason. While the database is
+    away, a close by a caller who sees all organisations is kept and sent without it; all else is 503.
     """
-    key = key_of(key)
-    ask, *_ = await asks_of(parts, caller, [wanted])
-    accepted = await parts.control().requests.accept(ask, caller.subject, key, trace=trace_of(traceparent))
+    key, trace, control = key_of(key), trace_of(traceparent), parts.control()
+    try:
+        if caller.unsure is not None:
+            raise caller.unsure
+        ask, *_ = await asks_of(parts, caller, [wanted])
+        accepted = await control.requests.accept(ask, caller.subject, key, trace=trace)
+    except StorageError as error:
+        if control.journal is None:
+            raise
+        kept = await control.journal.accept(
+            _ask(wanted, None),
+            caller.subject,
+            key,
+            because=error,
+            sees_all=caller.sees_all(),
+            trace=trace,
+        )
+        response.headers["Location"] = f"{PREFIX}/{kept.command.id}"
+        return _kept(kept)
     response.headers["Location"] = f"{PREFIX}/{accepted.command.id}"
     return await _command(parts, caller, accepted.command.id)
 
@@ -198,9 +216,18 @@ async def list_commands(
 
 
 @reading.get("/relay-commands/{command_id}")
-async def get_command(command_id: UUID, parts: Wanted, caller: Reader) -> CommandShown:
+async def get_command(command_id: UUID, parts: Wanted, caller: Looker) -> CommandShown:
     """One command as it stands."""
-    return await _command(parts, caller, command_id)
+    try:
+        if caller.unsure is not None:
+            raise caller.unsure
+        return await _command(parts, caller, command_id)
+    except StorageError:
+        journal = None if parts.relay is None else parts.relay.journal
+        kept = journal.find(command_id) if journal is not None and caller.sees_all() else None
+        if kept is None:
+            raise
+        return _kept(kept)
 
 
 @acting.post("/relay-commands/{command_id}/cancel")
@@ -278,22 +305,39 @@ async def _found_meters(
 
 async def asks_of(parts: Parts, caller: Caller, wanted: Sequence[CommandRequest]) -> list[Ask]:
     found = await _found_meters(parts, caller, [one.meter for one in wanted], needed=False)
-    return [
-        Ask(
-            meter_id=found[one.meter].meter_id if one.meter in found else None,
-            meter=one.meter,
-            verb="restore" if one.action == RESTORE else Action(one.action),
-            cause=one.cause,
-            notice=one.notice,
-            customer=one.customer,
-            caused_by=one.caused_by,
-            work_order=one.work_order,
-            label=one.label,
-            not_before=one.not_before,
-            expires_at=one.expires_at,
-        )
-        for one in wanted
-    ]
+    return [_ask(one, found[one.meter].meter_id if one.meter in found else None) for one in wanted]
+
+
+def _ask(wanted: CommandRequest, meter_id: int | None) -> Ask:
+    return Ask(
+        meter_id=meter_id,
+        meter=wanted.meter,
+        verb="restore" if wanted.action == RESTORE else Action(wanted.action),
+        cause=wanted.cause,
+        notice=wanted.notice,
+        customer=wanted.customer,
+        caused_by=wanted.caused_by,
+        work_order=wanted.work_order,
+        label=wanted.label,
+        not_before=wanted.not_before,
+        expires_at=wanted.expires_at,
+    )
+
+
+def _kept(kept: KeptClose) -> CommandShown:
+    """A close that the journal has; its organisation and area are not known without the database."""
+    command = kept.command
+    same = {name: getattr(command, name) for name in CommandShown.model_fields if hasattr(command, name)}
+    return CommandShown(
+        **same,
+        meter=kept.meter,
+        address=kept.address,
+        terminal=kept.terminal,
+        organisation=None,
+        area=None,
+        why_text=words_of(command.why),
+        changed_at=command.sent_at or command.created_at,
+    )
 
 
 async def _command(parts: Parts, caller: Caller, command_id: UUID) -> CommandShown:
