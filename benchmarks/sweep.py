@@ -193,8 +193,9 @@ async def _bare_copy(folder: Path, day: date) -> float:
 def _sampled(gateway: Gateway, day: date) -> Counter[str]:
     """Collect `day` while a sampling profiler watches the gateway: samples by the innermost file of ours."""
     profile = gateway.state / "profile.txt"
+    spy = Path(sys.executable).with_name("py-spy")
     watching = subprocess.Popen(
-        [Path(sys.executable).with_name("py-spy"), "record", "--pid", str(gateway.pid), "--rate", "500", "--format", "raw", "--output",
+        [spy, "record", "--pid", str(gateway.pid), "--rate", "500", "--format", "raw", "--output",
          str(profile), "--duration", str(SAMPLED_SECONDS), "--nonblocking"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

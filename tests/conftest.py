@@ -24,7 +24,8 @@ DO $$ BEGIN
         SELECT 'TRUNCATE ' || string_agg(quote_ident(tablename), ', ') || ' RESTART IDENTITY CASCADE'
         FROM pg_tables
         WHERE schemaname = 'public' AND tablename NOT IN
-            ('schema_migration', 'quantity', 'reading_kind', 'reading_source', 'reading_quality', 'event_code',
+            ('schema_migration', 'quantity', 'reading_kind', 'reading_source', 'reading_quality',
+            'event_code',
             'event_class')
     );
 END $$

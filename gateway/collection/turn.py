@@ -235,9 +235,7 @@ class Turn:
         around each of ten thousand would cost more than their requests."""
         answer = await self._session.read_frozen(dues)
         _, _, quantity, kind, frozen_at = dues[0]
-        had = {
-            row[0] for row in answer.rows if row[1] == quantity and row[2] == kind and row[3] == frozen_at
-        }
+        had = {row[0] for row in answer.rows if row[1] == quantity and row[2] == kind and row[3] == frozen_at}
         if answer.rows and dues[0].kind is Kind.DAY:
             self.sample = answer.rows[0]
         coming = self._course.answered(dues, had, answer.failures, halve=answer.halve, closed=answer.closed)

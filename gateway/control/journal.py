@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterable
 from datetime import datetime, timedelta
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 from uuid import UUID, uuid4
+from weakref import WeakValueDictionary
 
 import structlog
 
 from gateway.clock import Clock
-from gateway.command import GATED_AS_TRIP, Action, Command, MeterFacts, Ref, Why, canonical
+from gateway.command import Action, Command, MeterFacts, Why, canonical
 from gateway.control import journal_entries as entries
 from gateway.control import policy
 from gateway.control.ask import RESTORE, Ask, KeyReused, Unfit, check_key, check_text
@@ -28,11 +28,11 @@ from gateway.control.course import nowhere, uncounted
 from gateway.control.journal_entries import Entry
 from gateway.control.journal_file import JournalError, JournalFile, Record
 from gateway.control.journal_filing import Filing
+from gateway.control.journal_guards import FilingStore, GuardedDoors
 from gateway.control.journal_sending import Sending
 from gateway.control.proof import later
-from gateway.control.stores import CommandStore, Desk
-from gateway.door import Answer, Door, Doors, NotWritten, Prepared, Trouble
-from gateway.door import Record as MeterRecord
+from gateway.control.stores import CommandStore
+from gateway.door import Doors
 from gateway.errors import LingdianError, StorageError
 from gateway.model import TerminalAssets
 
@@ -128,7 +128,7 @@ class CloseJournal:
         self._of_meter: dict[int, list[Entry]] = {}
         self._unmarked: set[UUID] = set()
         self._under_way: dict[int, asyncio.Task[None]] = {}
-        self._filing_of: dict[int, asyncio.Lock] = {}
+        self._filing_of: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._disk = asyncio.Lock()
         self._woken = asyncio.Event()
         self._to_file = asyncio.Event()
@@ -167,7 +167,9 @@ class CloseJournal:
                 self._entries[UUID(record["id"])].take(record)
         except (KeyError, ValueError, TypeError, IndexError) as error:
             self.damaged_lines += 1
-            log.error("a line of the close journal is not understood", line=str(record)[:300], error=str(error))
+            log.error(
+                "a line of the close journal is not understood", line=str(record)[:300], error=str(error)
+            )
 
     # accepting
 
@@ -244,7 +246,6 @@ class CloseJournal:
         except BaseException:
             self._drop(entry)
             raise
-        self._entries[entry.id] = self._by_key[by, key] = entry
         log.warning("a close is in the journal", command=str(entry.id), meter=facts.meter, by=by)
         self._woken.set()
         self._to_file.set()
@@ -296,7 +297,6 @@ class CloseJournal:
                     self._unmarked.add(entry.id)
                     log.error("a close that is filed cannot be marked so", error=str(error))
                 log.info("a close from the journal is in the database", command=str(command_id))
-        self._filing_of.pop(meter_id, None)
         self._wake_others()
 
     async def _mark(self, entry: Entry, command_id: UUID) -> None:
@@ -337,6 +337,8 @@ class CloseJournal:
                     )
             await asyncio.to_thread(self._file.append, record)
             entry.take(record)
+            if record["kind"] == entries.ACCEPTED:
+                self._entries[entry.id] = self._by_key[entry.by, entry.key] = entry
 
     def _wanted(self) -> list[Record]:
         return [record for entry in self._entries.values() for record in entry.kept()]
@@ -374,7 +376,7 @@ class CloseJournal:
     async def work(self, entry: Entry) -> None:
         """Do what is due for this close. JournalError: it stays due."""
         async with self._doors.open(entry.door_facts()) as door:
-            if entry.filed is not None or entry.filing or not self.holds(entry.facts.meter_id):
+            if entry.filing or entry not in self._of_meter.get(entry.facts.meter_id, ()):
                 return
             if door is None:
                 entry.look_at = later(entry.sent_at, self._clock.now())
@@ -450,98 +452,3 @@ class CloseJournal:
 
 def _age(entry: Entry) -> datetime:
     return entry.at
-
-
-class FilingStore:
-    """Satisfies `CommandStore`: a desk is opened only when the journal has nothing of its meter."""
-
-    def __init__(self, store: CommandStore, journal: CloseJournal) -> None:
-        self._store = store
-        self._journal = journal
-
-    @asynccontextmanager
-    async def desk(self, meter_id: int) -> AsyncIterator[Desk]:
-        """See `CommandStore`. StorageError also where a close is in the journal and cannot be filed now."""
-        await self._journal.file_meter(meter_id)
-        async with self._store.desk(meter_id) as desk:
-            if self._journal.holds(meter_id):
-                raise StorageError("a close of this meter came into the journal just now; try again")
-            yield desk
-
-    async def known(self, requester: str, idempotency_key: str) -> tuple[Command, bytes] | None:
-        return await self._store.known(requester, idempotency_key)
-
-    async def command(self, command_id: UUID) -> Command | None:
-        return await self._store.command(command_id)
-
-    async def overdue(self, now: datetime, limit: int) -> Sequence[Ref]:
-        return await self._store.overdue(now, limit)
-
-    async def due(
-        self, terminals: Collection[int], now: datetime, limit: int, skip: Collection[int] = ()
-    ) -> Sequence[Ref]:
-        return await self._store.due(terminals, now, limit, skip)
-
-
-class GuardedDoors:
-    """Satisfies `Doors`."""
-
-    def __init__(self, doors: Doors, journal: CloseJournal) -> None:
-        self._doors = doors
-        self._journal = journal
-
-    def here(self) -> frozenset[int]:
-        return self._doors.here()
-
-    @asynccontextmanager
-    async def open(self, facts: MeterFacts) -> AsyncIterator[Door | None]:
-        async with self._doors.open(facts) as door:
-            yield None if door is None else GuardedDoor(door, facts.meter_id, self._journal)
-
-
-class GuardedDoor:
-    """Satisfies `Door`: what takes power away is not written past a close in the journal, and nothing is
-    awaited between that look and the write."""
-
-    def __init__(self, door: Door, meter_id: int, journal: CloseJournal) -> None:
-        self._door = door
-        self._meter_id = meter_id
-        self._journal = journal
-        self._darkens: set[bytes] = set()
-
-    @property
-    def worker(self) -> str:
-        return self._door.worker
-
-    @property
-    def generation(self) -> int:
-        return self._door.generation
-
-    @property
-    def contested(self) -> bool:
-        return self._door.contested
-
-    def identify(self) -> Coroutine[Any, Any, Trouble | None]:
-        return self._door.identify()
-
-    def clock_offset(self) -> Coroutine[Any, Any, float | Trouble]:
-        return self._door.clock_offset()
-
-    async def prepare(self, action: Action, deadline: datetime) -> Prepared | Trouble:
-        prepared = await self._door.prepare(action, deadline)
-        if isinstance(prepared, Prepared) and action in GATED_AS_TRIP:
-            self._darkens.add(prepared.sha256)
-        return prepared
-
-    async def write(
-        self, prepared: Prepared, last_check: Callable[[], Trouble | None]
-    ) -> Awaitable[Answer] | NotWritten:
-        def check() -> Trouble | None:
-            if prepared.sha256 in self._darkens and self._journal.holds(self._meter_id):
-                return Trouble(Why.NEWER_INTENT, "a close of this meter is in the journal")
-            return last_check()
-
-        return await self._door.write(prepared, check)
-
-    async def record(self, action: Action) -> MeterRecord | Trouble:
-        return await self._door.record(action)

@@ -46,7 +46,7 @@ class Frame(NamedTuple):
     """its line"""
 
 
-@dataclass
+@dataclass(eq=False)
 class Entry:
     """One close. facts: as much of them as is known without the database; relay kind, organisation, customer
     and protections are not."""

@@ -1,4 +1,4 @@
-"""A file of lines that outlives a crash: each line has its checksum and is on the disk before anybody is told.
+"""A file of lines that outlives a crash: each has its checksum, and is on the disk before anybody is told.
 
 Its room is taken on the disk beforehand, since a full disk is what takes the database away, too. A line that
 was being written when the machine died is passed over; so is one that was damaged, and that is told.

@@ -18,7 +18,7 @@ from gateway.control.journal_entries import MOST_RECORDS, Entry
 from gateway.control.journal_file import JournalError, Record
 from gateway.control.proof import CLOSES_BEFORE_FIELD, MOVES_WITHIN, later
 from gateway.control.states import Shown, shown
-from gateway.door import Accepted, Answer, Door, NotWritten, Refused, Silence, Trouble
+from gateway.door import Accepted, Answer, Door, NotWritten, Refused, Trouble
 
 log = structlog.get_logger()
 
@@ -167,8 +167,3 @@ class Sending:
             await self._keep(entry, entry.line(kind, self._clock.now(), told))
         except JournalError as error:
             log.error("evidence of a close cannot be kept", command=str(entry.id), error=str(error))
-
-
-def proof_wanted(answer: Answer | None) -> bool:
-    """Nobody knows what became of the last frame."""
-    return answer is None or isinstance(answer, Silence)

@@ -235,7 +235,7 @@ def _seals(
     verdict: Verdict,
     known: Mapping[int, str],
 ) -> None:
-    """Each digest is over the seal's events and the seal before it; each event is in the seal that it names."""
+    """Each digest is over the seal's events and the seal before it; an event is in the seal that it names."""
     holds: dict[int, dict[int, str]] = {}
     digests: dict[int, str] = {}
     for one in kept:
