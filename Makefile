@@ -97,7 +97,8 @@ demo: .venv/runtime.done  ## a simulated district and its midnight: make demo AR
 	exec $(BIN)/lingdian demo $(ARGS)
 
 test: .venv/development.done system-programs  ## all tests but the long ones; ARGS goes to pytest
-	exec $(BIN)/python -m pytest -m "not long" $(ARGS)
+	[ -z "$(ARGS)" ] || exec $(BIN)/python -m pytest -m "not long" $(ARGS)
+	exec $(BIN)/python -m tests
 
 test-long: .venv/development.done system-programs  ## the tests that take minutes or hours
 	exec $(BIN)/python -m pytest -m long --timeout=0 $(ARGS)

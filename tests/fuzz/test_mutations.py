@@ -115,7 +115,7 @@ def test_time_that_grows_with_the_square_is_noticed(monkeypatch: pytest.MonkeyPa
 
     def slow(self: Peers, data: bytes) -> None:
         for _ in data:
-            sum(data)
+            sum(data * 20)  # far more than it costs to make the peers
 
     monkeypatch.setattr(Peers, "feed", lambda self, data: None)
     monkeypatch.setattr(Peers, "view", slow)
