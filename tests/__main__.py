@@ -1,7 +1,9 @@
-"""All tests but the long ones, in two processes: `python -m tests`, which `make test` runs.
+"""All tests but the long ones, as `make test` runs them: `python -m tests`.
 
-The end-to-end tests mostly wait for processes of their own; beside them the others keep a core busy. What
-each prints is printed whole, and the closing line adds the two up. Other choices of tests are for pytest.
+The end-to-end tests mostly wait for processes of their own; the tests of protocols, simulator and simulation
+keep a core busy beside them. Those of the gateway follow alone: many of them measure how soon it answers.
+What each run prints is printed whole, and the closing line adds them up. Other choices of tests are for
+pytest.
 """
 
 from __future__ import annotations
@@ -11,14 +13,29 @@ import subprocess
 import sys
 import tempfile
 
-APART = "end_to_end"
-"""The marker of the tests that run beside the others."""
+BESIDE = ["tests/end_to_end"]
+FIRST = ["tests", "--ignore=tests/end_to_end", "--ignore=tests/gateway"]
+ALONE = ["tests/gateway"]
 
 _CLOSING = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", re.MULTILINE)
 
 
-def _pytest(choice: str) -> list[str]:
-    return [sys.executable, "-m", "pytest", "-m", f"not long and {choice}"]
+def _pytest(paths: list[str]) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-m", "not long", *paths]
+
+
+def _shown(paths: list[str]) -> tuple[int, str]:
+    """Run these, shown as they come; the exit code, and what was shown."""
+    shown: list[str] = []
+    with subprocess.Popen(
+        _pytest(paths), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as running:
+        assert running.stdout is not None
+        for line in running.stdout:
+            sys.stdout.write(line)
+            sys.stdout.flush()
+            shown.append(line)
+    return running.returncode, "".join(shown)
 
 
 def closing(outputs: list[str]) -> str | None:
@@ -31,19 +48,11 @@ def closing(outputs: list[str]) -> str | None:
 
 
 def main() -> int:
-    """Run both; 0 where both did well."""
+    """Run all; 0 where all did well."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as apart:
-        beside = subprocess.Popen(_pytest(APART), stdout=apart, stderr=subprocess.STDOUT, text=True)
+        beside = subprocess.Popen(_pytest(BESIDE), stdout=apart, stderr=subprocess.STDOUT, text=True)
         try:
-            shown: list[str] = []
-            with subprocess.Popen(
-                _pytest(f"not {APART}"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-            ) as others:
-                assert others.stdout is not None
-                for line in others.stdout:
-                    sys.stdout.write(line)
-                    sys.stdout.flush()
-                    shown.append(line)
+            first, shown_first = _shown(FIRST)
             beside.wait()
         finally:
             if beside.poll() is None:
@@ -51,9 +60,10 @@ def main() -> int:
                 beside.wait()
         apart.seek(0)
         said = apart.read()
-    print(f"\nend to end, run beside the others:\n{said}")
-    print(closing(["".join(shown), said]) or "the tests did not come to their end")
-    return 1 if others.returncode or beside.returncode else 0
+    print(f"\nend to end, run beside these:\n{said}", flush=True)
+    alone, shown_alone = _shown(ALONE)
+    print(closing([shown_first, said, shown_alone]) or "the tests did not come to their end")
+    return 1 if first or beside.returncode or alone else 0
 
 
 if __name__ == "__main__":
