@@ -436,7 +436,7 @@ class CloseJournal:
             self._to_file.clear()
             try:
                 filed = await self.file_all()
-            except Exception:
+            except Exception:  # whatever it was, the closes are still in the journal and are tried again
                 log.exception("closes cannot be filed")
                 filed = False
             pause = self._poll_seconds if filed else min(2 * pause, LONGEST_PAUSE_SECONDS)

@@ -252,9 +252,9 @@ class Prover:
         Then it is closed again, by a command of its own, for this one has ended."""
         now = self._clock.now()
         if isinstance(status, Trouble):
-            await desk.note(
-                command, "not looked at", {"why": status.why.value}, Change({"look_at": later(now, now)})
-            )
+            since = command.energised_at or command.created_at
+            again = None if now - since > FOLLOWED_FOR else later(since, now)
+            await desk.note(command, "not looked at", {"why": status.why.value}, Change({"look_at": again}))
             return
         seen = {"word3": status.word, "at": status.at.isoformat()}
         dark = status.open or status.trip_ordered
