@@ -74,6 +74,16 @@ class Database:
             if encoding != "UTF8":
                 raise StorageError(f"the database is encoded in {encoding}; create it with ENCODING 'UTF8'")
             has_timescale = await _extension_installed(connection)
+
+        async def alive(connection: Connection) -> None:
+            # The pool pauses ever longer after each dead connection that it was about to give, so that a server
+            # which has restarted would stay out of reach while all of them are met: one dead, look at all.
+            try:
+                await pool.check_connection(connection)
+            except psycopg.Error:
+                await pool.check()
+                raise
+
         pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             conninfo,
             connection_class=AsyncConnection[TupleRow],
@@ -82,7 +92,7 @@ class Database:
             max_size=connections,
             timeout=connect_timeout,
             reconnect_timeout=RECONNECT_SECONDS,
-            check=AsyncConnectionPool.check_connection,
+            check=alive,
             open=False,
         )
         await pool.open()

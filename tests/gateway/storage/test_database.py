@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+from contextlib import AsyncExitStack
 from importlib import resources
 from pathlib import Path
 
@@ -136,6 +137,19 @@ async def test_a_pool_outlives_cut_connections(database: Database) -> None:
     async with database.connection() as connection:
         cursor = await connection.execute("SELECT 1")
         assert await cursor.fetchone() == (1,)
+
+
+async def test_a_pool_whose_connections_are_all_dead_gives_a_new_one_soon(database: Database) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(database_module.POOL_CONNECTIONS):
+            await stack.enter_async_context(database.connection())
+    async with await psycopg.AsyncConnection.connect(database.conninfo, autocommit=True) as other:
+        await other.execute(
+            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+    async with asyncio.timeout(5), database.connection() as connection:
+        await connection.execute("SELECT 1")
 
 
 @pytest.mark.parametrize(
