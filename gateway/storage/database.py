@@ -76,8 +76,8 @@ class Database:
             has_timescale = await _extension_installed(connection)
 
         async def alive(connection: Connection) -> None:
-            # The pool pauses ever longer after each dead connection that it was about to give, so that a server
-            # which has restarted would stay out of reach while all of them are met: one dead, look at all.
+            # The pool pauses ever longer after each dead connection that it was about to give: a server that
+            # has restarted would stay out of reach while all of them are met. One dead, look at all.
             try:
                 await pool.check_connection(connection)
             except psycopg.Error:
