@@ -661,9 +661,10 @@ async def test_what_is_learned_while_the_database_is_away_is_used_all_the_same()
     async with stage(assets(archive=False)) as made:
         device = made.dial()
         made.teach(device, {1: "9" * 12, 2: meter_address(2)})
+        # From the very login: what is learned takes but a moment.
+        made.registry.on_login(lambda session: setattr(made.store, "away", True))
         await device.confirmed(await device.login())
         await until(lambda: made.registry.session(device.address) is not None)
-        made.store.away = True
         session = made.session()
         await session.ready()
         assert session.learned
