@@ -5,6 +5,7 @@ Every labelled child that a hot path needs is made here once and kept: `labels()
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Final, Literal, Protocol
 
@@ -22,8 +23,23 @@ Filing = Literal["new", "filled", "equal", "won", "lost"]
 EventSource = Literal["fetched", "pushed"]
 """Asked for because a terminal said that some wait, or sent by it of its own accord."""
 
+Dial = Literal["made", "failed"]
+
+Handshake = Literal["not_tls", "certificate", "protocol", "deadline", "limit", "broken"]
+"""Why a TLS handshake failed; `certificate`: the peer's, or ours to the peer; `limit`: too many under way."""
+
 OUTCOMES: Final[tuple[Outcome, ...]] = ("answered", "confirmed", "denied", "silent", "broken", "late")
 FILINGS: Final[tuple[Filing, ...]] = ("new", "filled", "equal", "won", "lost")
+
+DIALS: Final[tuple[Dial, ...]] = ("made", "failed")
+HANDSHAKES: Final[tuple[Handshake, ...]] = (
+    "not_tls",
+    "certificate",
+    "protocol",
+    "deadline",
+    "limit",
+    "broken",
+)
 
 EVENT_SOURCES: Final[tuple[EventSource, ...]] = ("fetched", "pushed")
 
@@ -84,6 +100,20 @@ class Metrics:
         self.connections_refused = Counter(
             "lingdian_connections_refused",
             "Connections closed because a limit was reached",
+            registry=registry,
+        )
+        dials = Counter("lingdian_dials", "Tries to make a link, by outcome", ["outcome"], registry=registry)
+        self.dials: dict[Dial, Counter] = {d: dials.labels(d) for d in DIALS}
+        handshakes = Counter(
+            "lingdian_handshakes_failed",
+            "Connections closed in their TLS handshake, by reason",
+            ["reason"],
+            registry=registry,
+        )
+        self.handshakes_failed: dict[Handshake, Counter] = {h: handshakes.labels(h) for h in HANDSHAKES}
+        self.datagrams_dropped = Counter(
+            "lingdian_datagrams_dropped",
+            "UDP datagrams dropped because too much of their peer waited",
             registry=registry,
         )
         self.sessions = Gauge("lingdian_sessions", "Terminals logged in", registry=registry)
@@ -206,6 +236,16 @@ class Metrics:
             "Age of the oldest close or permit-close that has not ended; 0: none is open",
             registry=registry,
         )
+        self.journal_closes = Gauge(
+            "lingdian_relay_journal_closes",
+            "Closes in the journal that the database does not have yet",
+            registry=registry,
+        )
+        self.journal_damaged = Gauge(
+            "lingdian_relay_journal_damaged_lines",
+            "Lines of the close journal that could not be read when it was opened",
+            registry=registry,
+        )
 
         # collection and readiness
         self.collection_due = Gauge(
@@ -253,6 +293,11 @@ class Metrics:
         """Since when the oldest uncertain command and the oldest open close have been so."""
         for gauge, since in ((self.relay_oldest_uncertain, uncertain), (self.relay_oldest_close, close)):
             gauge.set(0.0 if since is None else max(0.0, (now - since).total_seconds()))
+
+    def watch_journal(self, closes: Callable[[], int], damaged: Callable[[], int]) -> None:
+        """Ask these, whenever somebody asks us: closes that wait in the journal, and its damaged lines."""
+        self.journal_closes.set_function(closes)
+        self.journal_damaged.set_function(damaged)
 
     def rows_waiting(self, rows: int) -> None:
         """Rows handed to the writer and not yet committed."""

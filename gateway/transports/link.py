@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
 
@@ -22,6 +23,16 @@ class Taken(Enum):
     PERHAPS = "some may have left"
 
 
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """Whom a peer's certificate names, after it was verified against our authorities."""
+
+    names: tuple[str, ...]
+    """its common names, then the alternative ones (DNS, URI, mail, IP), as they stand in it"""
+    fingerprint: str
+    """SHA-256 of the whole certificate, in hex"""
+
+
 class Link(Protocol):
     """Bytes to and from one peer. One task reads; any may write."""
 
@@ -33,6 +44,11 @@ class Link(Protocol):
     @property
     def source(self) -> str:
         """`peer` without what changes at each dialling: the host."""
+        ...
+
+    @property
+    def certified_as(self) -> Certificate | None:
+        """What the peer has proved to be; None where the link asks for no certificate, or cannot."""
         ...
 
     @property

@@ -8,7 +8,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from gateway.errors import LinkClosed
-from gateway.transports.link import Settle, Taken, settled
+from gateway.transports.link import Certificate, Settle, Taken, settled
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,7 @@ class MemoryLink:
     ) -> None:
         self.peer = peer
         self.source = peer.rpartition(":")[0]
+        self.certified_as: Certificate | None = None
         self.writes: list[bytes] = []
         """everything written at this end, as it was handed over, for tests to look at"""
         self.takes_now: int | None = None

@@ -17,13 +17,14 @@ from array import array
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Final, cast
+from typing import Final, Protocol, cast
 
 import structlog
 
 from gateway.errors import LinkClosed
 from gateway.metrics import Metrics
-from gateway.transports.link import Settle, Taken, settled
+from gateway.transports.channel import spelled
+from gateway.transports.link import Certificate, Settle, Taken, settled
 
 log = structlog.get_logger()
 
@@ -66,8 +67,16 @@ class TcpLimits:
     write_deadline_s: float = 20.0
 
 
+class Owner(Protocol):
+    """Who made a link; told once of its beginning, and then once of its end."""
+
+    def made(self, link: TcpLink) -> None: ...
+
+    def lost(self, link: TcpLink) -> None: ...
+
+
 class TcpLink(asyncio.BufferedProtocol):
-    """One accepted connection; satisfies `Link`."""
+    """One connection, accepted or dialled; satisfies `Link`."""
 
     __slots__ = (
         "_buffer",
@@ -75,8 +84,8 @@ class TcpLink(asyncio.BufferedProtocol):
         "_ended",
         "_gone",
         "_limits",
-        "_listener",
         "_loop",
+        "_owner",
         "_paused",
         "_reader",
         "_transport",
@@ -85,8 +94,10 @@ class TcpLink(asyncio.BufferedProtocol):
         "source",
     )
 
-    def __init__(self, listener: Listener, limits: TcpLimits) -> None:
-        self._listener = listener
+    certified_as: Certificate | None = None
+
+    def __init__(self, owner: Owner, limits: TcpLimits) -> None:
+        self._owner = owner
         self._limits = limits
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -110,10 +121,10 @@ class TcpLink(asyncio.BufferedProtocol):
             transport.abort()
             return
         self.source = str(name[0])
-        self.peer = f"[{name[0]}]:{name[1]}" if ":" in self.source else f"{name[0]}:{name[1]}"
+        self.peer = spelled(self.source, name[1])
         transport.set_write_buffer_limits(high=WRITE_ROOM)
         _tend(transport.get_extra_info("socket"), self._limits.write_deadline_s)
-        self._listener._made(self)
+        self._owner.made(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return _scratch
@@ -137,7 +148,7 @@ class TcpLink(asyncio.BufferedProtocol):
         for waiting in (self._drained, self._gone):
             if waiting is not None and not waiting.done():
                 waiting.set_result(None)
-        self._listener._lost(self)
+        self._owner.lost(self)
 
     def pause_writing(self) -> None:
         self._writable = False
@@ -290,7 +301,8 @@ class Listener:
     def connections(self) -> int:
         return len(self._links)
 
-    def _made(self, link: TcpLink) -> None:
+    def made(self, link: TcpLink) -> None:
+        """See `Owner`."""
         full = len(self._links) >= self._limits.connections
         if full or self._hosts[link.source] >= self._limits.connections_per_host:
             if self._metrics is not None:
@@ -303,7 +315,8 @@ class Listener:
         if self._metrics is not None:
             self._metrics.connections.inc()
 
-    def _lost(self, link: TcpLink) -> None:
+    def lost(self, link: TcpLink) -> None:
+        """See `Owner`."""
         if link not in self._links:
             return
         if self._metrics is not None:
