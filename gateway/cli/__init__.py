@@ -1,6 +1,7 @@
 """The command `lingdian`. With --json standard output holds only JSON; words go to standard error.
 
-Exit codes: 0 fine, 1 something is wrong, 2 usage or settings, 3 something is missing, 4 no gateway runs.
+Exit codes: 0 fine, 1 something is wrong, 2 usage or settings, 3 something is missing, 4 no gateway runs, 5 a
+relay command has ended otherwise than wanted.
 """
 
 from __future__ import annotations
@@ -58,7 +59,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
     help="Head-end for electricity meters 用电信息采集主站: midnight readings over Q/GDW 376.1 and DL/T 645.",
-    epilog="Exit codes: 0 fine, 1 wrong, 2 usage or settings, 3 something is missing, 4 no gateway runs.",
+    epilog="Exit codes: 0 fine, 1 wrong, 2 usage or settings, 3 something is missing, 4 no gateway runs, 5 a"
+    " relay command has ended otherwise than wanted.",
 )
 
 

@@ -65,7 +65,8 @@ class Gateway:
     """Calls to the gateway of one state folder, or to one afar. NoGateway where none runs, Refusal where it
     says no."""
 
-    def __init__(self, state: State, afar: Afar | None = None) -> None:
+    def __init__(self, state: State, afar: Afar | None = None, *, name: str | None = None) -> None:
+        """name: who asks, in ASCII; by default the user. A gateway afar goes by the token instead."""
         self._state = state
         self._afar = afar
         timeout = httpx.Timeout(ANSWER_SECONDS, connect=CONNECT_SECONDS)
@@ -73,7 +74,7 @@ class Gateway:
             self._http = httpx.Client(
                 transport=httpx.HTTPTransport(uds=str(state.socket)),
                 base_url="http://gateway",
-                headers={"x-requester": requester()},
+                headers={"x-requester": name or requester()},
                 timeout=timeout,
             )
             return

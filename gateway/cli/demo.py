@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
+from rich.console import Console
 
+from gateway.cli import demo_relay, painting
 from gateway.cli.client import Gateway, Refusal
 from gateway.cli.invocation import ExitCode, Invocation, JsonFlag, answer, of, say, show
 from gateway.cli.live import follow_collection
@@ -84,15 +86,19 @@ def demo(
     ] = None,
     json_output: JsonFlag = False,
 ) -> None:
-    """Show it all 演示: a simulated district dials in, and its midnight is collected 采集日冻结.
+    """Show it all 演示: a simulated district dials in, its midnight is collected 采集日冻结, and one
+    household is cut off and gets its power back, with the evidence of it 停电、复电并取证.
 
-    Exit 0: every meter was collected; 3: some were not; 1: something failed.
+    Exit 0: every meter was collected, and both switchings are proved; 3: some were not collected; 1:
+    something failed, or was not proved.
     """
     invocation = of(context).demo()
     chosen = day.date() if day is not None else business_day(datetime.now(UTC)) - timedelta(days=1)
     written = truth if truth is not None else invocation.state.folder / "truth.csv"
     district = District(terminals, meters, seed, chosen, written.absolute())
     summary = asyncio.run(_demo(invocation, district, once=once, json_output=json_output))
+    if "why" in summary["relay"]:
+        raise typer.Exit(ExitCode.WRONG)
     if summary["missing"]:
         raise typer.Exit(ExitCode.MISSING)
 
@@ -128,7 +134,7 @@ async def _demo(
                 ["-m", "gateway", "--state", str(state.folder), "serve", "--listen=127.0.0.1:0", "--json"],
                 state,
                 talks=True,
-                schedule=not once,
+                settings=demo_relay.SETTINGS | ({"LINGDIAN_COLLECTION__ENABLED": "false"} if once else {}),
             )
         )
         ready = await gateway.line("ready", READY_SECONDS)
@@ -144,11 +150,26 @@ async def _demo(
             await _all_logged_in(door, district.terminals, [gateway, simulator])
             result = await asyncio.to_thread(follow_collection, door, district.day.isoformat())
         summary = _summary(district, result)
-        _tell(summary, district, json_output=json_output)
+        if not json_output:
+            _tell(summary, district)
+        summary["relay"] = await _relay(state, assets, painting.screen(error=json_output))
+        if json_output:
+            answer(summary)
+        if "why" in summary["relay"]:
+            say(summary["relay"]["why"], error=True)
         if not once:
-            _suggest(invocation, district, ready["listen"])
+            _suggest(invocation, district, ready["listen"], summary["relay"]["meter"])
             await _until_interrupted([gateway, simulator])
     return summary
+
+
+async def _relay(state: State, assets: Path, screen: Console) -> dict[str, Any]:
+    """What the summary says of the relay, told on `screen`, within demo_relay.LONGEST_SECONDS."""
+    try:
+        async with asyncio.timeout(demo_relay.LONGEST_SECONDS):
+            return await asyncio.to_thread(demo_relay.show_relay, state, assets, screen.print)
+    except TimeoutError:
+        return {"meter": None, "why": f"no answer within {demo_relay.LONGEST_SECONDS:.0f} s 网关无应答"}
 
 
 async def _import(invocation: Invocation, assets: Path) -> None:
@@ -186,10 +207,7 @@ def _summary(district: District, result: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _tell(summary: dict[str, Any], district: District, *, json_output: bool) -> None:
-    if json_output:
-        answer(summary)
-        return
+def _tell(summary: dict[str, Any], district: District) -> None:
     show(
         f"{summary['collected']} of {summary['meters']} meters collected 已采集电能表 / 总数"
         f" for {summary['day']}, {summary['missing']} missing 缺"
@@ -201,14 +219,16 @@ def _tell(summary: dict[str, Any], district: District, *, json_output: bool) -> 
     show(f"what the meters held 真值: {district.truth}")
 
 
-def _suggest(invocation: Invocation, district: District, listen: str) -> None:
+def _suggest(invocation: Invocation, district: District, listen: str, meter: str | None) -> None:
     command = f"lingdian --state {invocation.state.folder}"
     say(
         f"\nstill running 保持运行: terminals on {listen}; Ctrl-C ends it 按 Ctrl-C 结束. Try 可以试试:\n"
         f"  {command} terminal list\n"
         f"  {command} export readings --from {district.day} --to {district.day}\n"
         f"  {command} gaps --day {district.day - timedelta(days=1)}\n"
-        f"  {command} collect --day {district.day - timedelta(days=1)}"
+        f"  {command} collect --day {district.day - timedelta(days=1)}\n"
+        f"  {command} relay list\n"
+        f"  {command} relay trip {meter or 'METER'} --cause arrears --notice N-1 --wait"
     )
 
 
@@ -280,15 +300,20 @@ class _Child:
 
 @asynccontextmanager
 async def _child(
-    name: str, arguments: list[str], state: State, *, talks: bool = False, schedule: bool = True
+    name: str,
+    arguments: list[str],
+    state: State,
+    *,
+    talks: bool = False,
+    settings: Mapping[str, str] | None = None,
 ) -> AsyncIterator[_Child]:
     """A Python process that ends with the block. talks: its standard output is read with `line`, else logged.
 
-    It gets none of our own LINGDIAN_ settings: the demo has its own database and nobody's passwords.
+    Of LINGDIAN_ settings it gets only these, none of our own: the demo has its own database and nobody's
+    passwords.
     """
     environment = {key: value for key, value in os.environ.items() if not key.startswith("LINGDIAN_")}
-    if not schedule:
-        environment["LINGDIAN_COLLECTION__ENABLED"] = "false"
+    environment |= settings or {}
     log = state.folder / f"{name}.log"
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(

@@ -36,6 +36,8 @@ class ExitCode(IntEnum):
     """done, but something is still missing"""
     NO_GATEWAY = 4
     """no gateway runs on this state folder"""
+    ENDED_OTHERWISE = 5
+    """the relay command has ended, and what was wanted was not done by it"""
 
 
 class NoGateway(LingdianError):

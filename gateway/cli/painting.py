@@ -36,9 +36,10 @@ class Language(StrEnum):
         return f"{english} {chinese}"
 
 
-def screen() -> Console:
-    """Standard output, never broken into lines that a program could not read."""
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+def screen(*, error: bool = False) -> Console:
+    """Standard output, or standard error, never broken into lines that a program could not read."""
+    stream = sys.stderr if error else sys.stdout
+    return Console(stderr=error, highlight=False, width=None if stream.isatty() else _PIPE_WIDTH)
 
 
 def painted(node: Node, language: Language) -> Table:

@@ -1,4 +1,5 @@
-"""The demo of the README collects everything, and the export equals what the meters held."""
+"""The demo of the README collects everything, the export equals what the meters held, and a relay's course is
+proved."""
 
 from __future__ import annotations
 
@@ -27,7 +28,7 @@ def columns_of_truth(export: str) -> str:
     return out.getvalue()
 
 
-def test_the_demo_collects_every_meter_and_the_export_equals_the_truth(tmp_path: Path) -> None:
+def test_the_demo_collects_all_of_the_truth_and_switches_a_relay_with_proof(tmp_path: Path) -> None:
     environment = {**os.environ, "XDG_STATE_HOME": str(tmp_path / "state")}
 
     def lingdian(*words: str) -> str:
@@ -49,3 +50,14 @@ def test_the_demo_collects_every_meter_and_the_export_equals_the_truth(tmp_path:
     assert (summary["meters"], summary["collected"], summary["missing"]) == (600, 600, 0)
     assert columns_of_truth(lingdian("export", "readings", "--demo")) == truth.read_text()
     assert json.loads(lingdian("gaps", "--demo", f"--day={summary['day']}", "--json"))["missing"] == 0
+    relay = summary["relay"]
+    assert "why" not in relay, relay
+    assert (relay["trip"]["state"], relay["close"]["state"]) == ("verified", "verified")
+    assert relay["close"]["energised_at"] is not None
+    files = [relay[name]["evidence"] for name in ("trip", "close")]
+    checked = json.loads(lingdian("relay", "verify", *files, "--json"))
+    assert checked["sound"]
+    assert [(one["action"], one["meter"], one["state"]) for one in checked["files"]] == [
+        ("trip", relay["meter"], "verified"),
+        ("close", relay["meter"], "verified"),
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -59,6 +60,25 @@ def test_it_stays_until_interrupted_and_ends_its_children(folder: Path) -> None:
             check=True,
         )
         assert export.stdout.count("\n") > 30
+        relays = subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "gateway",
+                "--state",
+                str(folder / "state-demo"),
+                "relay",
+                "list",
+                "--json",
+            ],
+            env=settings,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        actions = [(one["action"], one["state"]) for one in json.loads(relays.stdout)["commands"]]
+        assert actions == [("close", "verified"), ("trip", "verified")], "once each"
         demo.send_signal(signal.SIGINT)
         out, _ = demo.communicate(timeout=60)
     finally:
@@ -67,6 +87,7 @@ def test_it_stays_until_interrupted_and_ends_its_children(folder: Path) -> None:
             demo.wait(60)
     assert demo.returncode == 0, said.read_text()
     assert "30 of 30 meters collected" in out
+    assert out.index("30 of 30") < out.index("gates passed") < out.index("both proved 均已证实")
     assert not any(child.is_running() for child in children)
     assert embedded.server_pid(folder / "state-demo" / "database") is None
 
@@ -85,6 +106,22 @@ def test_a_child_that_fails_is_told_with_its_last_words(folder: Path) -> None:
     assert "the simulator ended with code 2" in done.stderr
     assert "simulator.log ends with:" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_district_without_a_household_to_switch_is_told_and_is_no_success(folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "gateway", "demo", "--once", "--json", "--terminals=1", "--meters=1"],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env=environment(folder),
+    )
+    assert done.returncode == 1, done.stderr
+    summary = json.loads(done.stdout)
+    assert (summary["collected"], summary["relay"]["meter"]) == (1, None)
+    assert summary["relay"]["why"] in done.stderr
 
 
 def test_a_folder_with_other_files_is_left_alone(folder: Path) -> None:

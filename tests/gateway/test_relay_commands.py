@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -12,15 +14,13 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import pytest
 from typer.testing import CliRunner
 
-from gateway.api import app as api
-from gateway.api.server import HttpServer
-from gateway.cli import app, relay
+from gateway.cli import app, relay_asking
+from gateway.cli.invocation import ExitCode
 from gateway.clock import Clock
 from gateway.command import Action, NewCommand, State, Why
 from gateway.control.stores import step
@@ -31,8 +31,9 @@ from gateway.state import State as StateFolder
 from gateway.storage import relay_evidence
 from gateway.storage.database import Database
 from gateway.storage.relay_evidence import Oldest
-from tests.gateway.control.switching import Switching, switching
+from tests.gateway.control.switching import switching
 from tests.gateway.control.test_policy import command
+from tests.gateway.relay_gateway import Running
 
 pytestmark = pytest.mark.database
 
@@ -42,72 +43,11 @@ TRIP = ("trip", "E1", "--cause", "arrears", "--notice", "N-1")
 CLOSE = ("close", "E1", "--cause", "paid")
 
 
-class Running:
-    """A gateway that answers on the socket of a state folder and, by token, on TCP, in a thread."""
-
-    def __init__(self, folder: Path, conninfo: str) -> None:
-        self.state = StateFolder(folder / "state")
-        self.state.create()
-        self.works = True
-        self._folder = folder
-        self._conninfo = conninfo
-        self._up = threading.Event()
-        self._stop = asyncio.Event()
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_until_complete, args=(self._serve(),))
-
-    async def _serve(self) -> None:
-        async with (
-            await Database.open(self._conninfo) as database,
-            switching(database, self._folder) as stage,
-        ):
-            self.stage = stage
-            self.token = await stage.house.token("billing")
-            servers = [
-                HttpServer.on_socket(api.full(stage.house.parts), self.state.socket),
-                HttpServer.on_tcp(api.by_token(stage.house.parts, private=True), "127.0.0.1", 0),
-            ]
-            self.address = servers[1].address
-            tasks = [asyncio.create_task(one.serve()) for one in servers]
-            work = asyncio.create_task(self._work(stage))
-            self._up.set()
-            await self._stop.wait()
-            work.cancel()
-            for one in servers:
-                one.stop()
-            await asyncio.gather(*tasks)
-
-    async def _work(self, stage: Switching) -> None:
-        while True:
-            if not (self.works and await stage.work()):
-                await asyncio.sleep(0.02)
-
-    def __enter__(self) -> Running:
-        self._thread.start()
-        assert self._up.wait(20)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(20)
-        self._loop.close()
-
-    def call(self, *words: str) -> tuple[int, str, str]:
-        """Exit code, standard output, standard error of `lingdian relay`."""
-        result = runner.invoke(app, ["--state", str(self.state.folder), "relay", *words])
-        return result.exit_code, result.stdout, result.stderr
-
-    def json(self, *words: str) -> tuple[int, Any]:
-        code, out, err = self.call(*words, "--json")
-        assert out, err
-        return code, json.loads(out)
-
-
 @pytest.fixture
 def running(tmp_path: Path, conninfo: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Running]:
     for name in ("LINGDIAN_URL", "LINGDIAN_TOKEN"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(relay, "POLL_SECONDS", 0.02)
+    monkeypatch.setattr(relay_asking, "POLL_SECONDS", 0.02)
     monkeypatch.chdir(tmp_path)
     with Running(tmp_path, conninfo) as gateway:
         yield gateway
@@ -159,7 +99,7 @@ def test_ended_otherwise(
     if prepare is not None:
         running.stage.relay.refuses = [Why.REFUSED_BY_METER]
     code, made = running.json(*words, "--wait", "--within", "20")
-    assert (code, made["command"]["state"], made["command"]["why"]) == (4, state, why)
+    assert (code, made["command"]["state"], made["command"]["why"]) == (5, state, why)
 
 
 def test_the_same_key_is_the_same_command(running: Running) -> None:
@@ -215,12 +155,12 @@ def test_the_other_actions(running: Running, action: str) -> None:
 
 def test_keep_power_is_released_like_a_trip(running: Running) -> None:
     code, made = running.json("release-keep-power", "E1", "--cause", "over")
-    assert (code, made["command"]["why"]) == (4, "no_notice")
+    assert (code, made["command"]["why"]) == (5, "no_notice")
 
 
 def test_evidence_is_fetched_and_verified_offline(running: Running, tmp_path: Path) -> None:
     number = running.json(*TRIP, "--wait", "--within", "20")[1]["command"]["id"]
-    asyncio.run_coroutine_threadsafe(running.stage.seal(), running._loop).result(10)
+    running.seal()
     code, _, err = running.call("evidence", number)
     assert (code, "holds 证据成立: trip of meter 电能表 E1, verified; 5 events" in err) == (0, True), err
     path = tmp_path / f"relay-{number}.json"
@@ -267,6 +207,39 @@ def test_without_a_gateway_the_command_says_so(tmp_path: Path, words: tuple[str,
     result = runner.invoke(app, ["--state", str(tmp_path / "state"), "relay", *words, "--json"])
     assert (result.exit_code, result.stdout) == (4, "")
     assert "no gateway runs on" in result.stderr
+
+
+def test_a_lost_answer_is_no_end_and_names_the_key(tmp_path: Path) -> None:
+    state = StateFolder(tmp_path / "state")
+    state.create()
+    with socket.socket(socket.AF_UNIX) as listening:
+        listening.bind(str(state.socket))
+        listening.listen()
+
+        def hang_up() -> None:
+            for _ in range(2):  # the look whether it runs, and the request
+                listening.accept()[0].close()
+
+        gateway = threading.Thread(target=hang_up, daemon=True)
+        gateway.start()
+        words = ["--state", str(state.folder), "relay", *TRIP, "--wait", "--key", "k7"]
+        result = runner.invoke(app, words)
+        gateway.join(20)
+    assert (result.exit_code, result.stdout) == (ExitCode.NO_GATEWAY, "")
+    assert "--key k7" in result.stderr
+
+
+@pytest.mark.parametrize("words", [("--help",), ("trip", "--help")])
+def test_the_help_tells_no_gateway_from_another_end(words: tuple[str, ...]) -> None:
+    said = " ".join(runner.invoke(app, ["relay", *words]).stdout.split())
+    assert re.search(r"\b4:? no gateway runs", said)
+    assert re.search(r"\b5:? the command has ended", said)
+
+
+def test_the_document_lists_every_exit_code() -> None:
+    document = Path(__file__).parents[2] / "docs" / "relay.md"
+    rows = re.findall(r"^\| (\d+) \|", document.read_text(encoding="utf-8"), re.MULTILINE)
+    assert [int(row) for row in rows] == list(ExitCode)
 
 
 # counts ----------------------------------------------------------------------------------------------------
