@@ -88,6 +88,7 @@ class Why(StrEnum):
     OPEN_CLOSE = "open_close"
     OPEN_TRIP = "open_trip"
     UNKNOWN_METER = "unknown_meter"
+    NOT_INSTALLED = "not_installed"
     NO_RELAY = "no_relay"
     NOT_CUSTOMER = "not_customer"
     OVER_LIMIT = "over_limit"
@@ -130,6 +131,7 @@ WHY_TEXT: Final[dict[Why, tuple[str, str]]] = {
     Why.OPEN_CLOSE: ("a close for this meter is still open", "该表有未完成的合闸"),
     Why.OPEN_TRIP: ("a trip for this meter is open already", "该表已有未完成的跳闸"),
     Why.UNKNOWN_METER: ("the meter is not in the assets", "档案中无此电能表"),
+    Why.NOT_INSTALLED: ("the meter is not installed any more", "电能表已拆除"),
     Why.NO_RELAY: ("the meter has no relay", "该表无费控继电器"),
     Why.NOT_CUSTOMER: ("the point does not belong to a customer", "非用户计量点"),
     Why.OVER_LIMIT: ("more trips than the limit allows", "超出停电数量限额"),
@@ -258,7 +260,7 @@ class KeyTaken(StorageError):
 
 
 class NotInstalled(StorageError):
-    """There is no such meter, or it is installed nowhere now."""
+    """There is no such meter, or it was never installed anywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,6 +326,8 @@ class MeterFacts:
     """intent of the newest close, permit-close or keep-power that was ever accepted; no older trip is sent"""
     limits: Limits | None = None
     """as two persons have set them; None: those of the rules"""
+    installed: bool = True
+    """False: it is nowhere now, and place, terminal and customer are those where it was last"""
 
 
 class Used(NamedTuple):

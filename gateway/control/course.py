@@ -18,6 +18,7 @@ import structlog
 from gateway.clock import Clock
 from gateway.command import (
     GATED_AS_TRIP,
+    NOTHING,
     RESTORING,
     Action,
     Change,
@@ -48,8 +49,15 @@ CLOSE_VALID: Final = timedelta(hours=24)
 CLOCK_TOLERANCE_S: Final = 120.0
 """A trip to a meter whose clock is off by more could be obeyed when it is long over."""
 
+DESK_FRESH: Final = timedelta(seconds=5)
+"""Whoever stood still for longer between his desk and the write may have lost the desk: a database that restarts
+keeps none, and a close may have been accepted at it since."""
+
 LOST_AFTER: Final = timedelta(minutes=5)
 """A command that has been in SENDING for so long is in nobody's hands any more: longer than any exchange."""
+
+TAKEN_AWAY_LOOK: Final = timedelta(days=1)
+"""Between two looks at a close whose meter was taken away: the assets may have been wrong."""
 
 CURES: Final = 2
 """How often a close that is refused for something curable is sent again at once."""
@@ -150,7 +158,24 @@ class Course:
                     change=Change({"look_at": self._clock.now()}),
                 )
                 return None
+            if command is not None and not desk.facts.installed:
+                await self._without_meter(desk, command)
+                return None
             return desk.facts if command is not None or ref.state is State.VERIFIED else None
+
+    async def _without_meter(self, desk: Desk, command: Command) -> None:
+        """The meter was taken away: no read will say any more what became of this. A close is a person's."""
+        if command.state is State.FIELD:
+            await desk.put_off(command, self._clock.now() + TAKEN_AWAY_LOOK, Why.NOT_INSTALLED)
+        elif command.action in RESTORING:
+            await self._end(desk, command, Judgement(Do.END, State.FIELD, Why.NOT_INSTALLED))
+        else:
+            if command.state is State.ACKNOWLEDGED:
+                command = await step(desk, command, State.UNCERTAIN, why=Why.NOT_INSTALLED)
+            unread = Judgement(
+                Do.END, State.SUPERSEDED, Why.NOT_INSTALLED, "whether it was executed was not read"
+            )
+            await self._end(desk, command, unread)
 
     async def _gate(self, ref: Ref) -> MeterFacts | None:
         """The facts of a queued command that may go on; None where it waits or has ended.
@@ -193,8 +218,20 @@ class Course:
             until = said.until if command.expires_at is None else min(said.until, command.expires_at)
             await desk.put_off(command, until, said.why, said.detail)
         elif said.do is Do.END:
-            await step(desk, command, said.state, why=said.why, detail=said.detail)
+            await self._end(desk, command, said)
         return said.do is Do.SEND
+
+    async def _end(self, desk: Desk, command: Command, said: Judgement, proof: Proof | None = None) -> None:
+        """Carry out a judgement that something is not sent any more. A close goes to the field."""
+        assert said.why is not None
+        look = (
+            Change({"look_at": self._clock.now() + TAKEN_AWAY_LOOK}) if said.state is State.FIELD else NOTHING
+        )
+        after = await step(
+            desk, command, said.state, proof=proof, why=said.why, detail=said.detail, change=look
+        )
+        if said.state is State.FIELD:
+            await desk.open_field_order(after, said.why, said.detail)
 
     async def _billing_says(self, desk: Desk, command: Command, owes: bool | None) -> None:
         if owes is None:
@@ -269,10 +306,9 @@ class Course:
 
     async def _send_once(self, ref: Ref, facts: MeterFacts, door: Door, readings: _Readings) -> Answer | None:
         """Claim, write, hear. None where nothing was sent; what was heard is on the desk already."""
-        seen = await self._store.command(ref.id)
-        if seen is None or seen.state not in (State.QUEUED, State.SENDING):
-            return None
-        if seen.shadow or facts.shadow:
+        # As the gate saw it; whether it still stands so is seen in the claim.
+        seen = next(one for one in facts.open if one.id == ref.id)
+        if seen.shadow or (facts.shadow and seen.action not in (*RESTORING, Action.KEEP_POWER)):
             await self._shadow(ref, readings)
             return None
         ours, told = self._deadlines(seen, readings.offset)
@@ -367,12 +403,17 @@ class Course:
                 mine = found_on(desk, command, State.SENDING)
                 if mine is None or mine.version != command.version:
                     return None
-                facts = desk.facts
+                facts, opened_at = desk.facts, self._clock.now()
                 said: list[Judgement] = []
 
                 def last_check() -> Trouble | None:
                     if mine.action in GATED_AS_TRIP and door.contested:
                         return Trouble(Why.CONTESTED)
+                    if mine.action in GATED_AS_TRIP and facts.shadow:
+                        return Trouble(Why.SHADOW)
+                    age = self._clock.now() - opened_at
+                    if mine.action in GATED_AS_TRIP and not timedelta(0) <= age <= DESK_FRESH:
+                        return Trouble(Why.OUR_CLOCK, f"{age} have passed since the last look at the desk")
                     judgement = self._judge(mine, facts)
                     said.append(judgement)
                     return None if judgement.do is Do.SEND else Trouble(judgement.why or Why.EXPIRED)
@@ -397,8 +438,7 @@ class Course:
         """No byte left: the command goes back, or ends where its gate has shut meanwhile."""
         trouble = outcome.trouble
         if said and said[-1].do is Do.END and said[-1].state is not State.SENDING:
-            last = said[-1]
-            await step(desk, command, last.state, proof=Proof.NO_BYTE_LEFT, why=last.why, detail=last.detail)
+            await self._end(desk, command, said[-1], Proof.NO_BYTE_LEFT)
             return
         until = said[-1].until if said and said[-1].until is not None else self._clock.now()
         await step(

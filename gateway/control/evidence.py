@@ -12,13 +12,13 @@ from collections.abc import Mapping
 from datetime import datetime
 from importlib.metadata import version
 from typing import Any, Final
-from uuid import UUID
 
 from gateway.command import canonical
 from gateway.control import timeline
+from gateway.storage.event_bodies import comparable, determined
 from gateway.storage.relay_evidence import Kept
 
-FORMAT: Final = "lingdian relay evidence 1"
+FORMAT: Final = "lingdian relay evidence 2"
 
 SECTIONS: Final = (
     "format",
@@ -44,7 +44,7 @@ def bundle(kept: Kept, at: datetime) -> bytes:
     made: dict[str, Any] = {
         "format": FORMAT,
         "made": {"at": timeline.instant(at), "version": version("lingdian")},
-        "command": _row(kept.command),
+        "command": comparable(kept.command, determined(bodies)),
         **timeline.parts(bodies),
         "events": [
             {"id": event.id, "seal": event.seal, "hash": event.hash.hex(), "body": event.body}
@@ -63,17 +63,6 @@ def bundle(kept: Kept, at: datetime) -> bytes:
         ],
     }
     return spelled(made | {"sha256": digest(made)})
-
-
-def _row(command: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: timeline.instant(value)
-        if isinstance(value, datetime)
-        else str(value)
-        if isinstance(value, UUID)
-        else value
-        for name, value in command.items()
-    }
 
 
 def digest(made: Mapping[str, Any]) -> str:

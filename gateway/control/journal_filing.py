@@ -88,7 +88,8 @@ class Filing:
             new, State.QUEUED, detail="it was accepted into the journal while the database was away"
         )
         command = await self._tell(desk, command, entry)
-        if (why := policy.unfit(command.action, facts)) is not None:
+        why = policy.unfit(command.action, facts)
+        if why is not None and why is not Why.NOT_INSTALLED:  # that is a person's, by the gate of every close
             return await step(desk, command, State.CANCELLED, why=why, detail=facts.meter)
         return await self._stand(desk, command, entry)
 

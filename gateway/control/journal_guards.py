@@ -49,8 +49,8 @@ class FilingStore:
     async def command(self, command_id: UUID) -> Command | None:
         return await self._store.command(command_id)
 
-    async def overdue(self, now: datetime, limit: int) -> Sequence[Ref]:
-        return await self._store.overdue(now, limit)
+    async def overdue(self, now: datetime, limit: int, skip: Collection[UUID] = ()) -> Sequence[Ref]:
+        return await self._store.overdue(now, limit, skip)
 
     async def due(
         self, terminals: Collection[int], now: datetime, limit: int, skip: Collection[int] = ()

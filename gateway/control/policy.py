@@ -138,6 +138,8 @@ def _refused(why: Why, detail: str = "") -> Judgement:
 def unfit(action: Action, facts: MeterFacts) -> Why | None:
     """Why nothing can be switched at this point at all; None where it can. Also for closes: such a request is
     turned away before a command is made of it."""
+    if not facts.installed:
+        return Why.NOT_INSTALLED
     if facts.role not in DARKENS:
         return Why.NOT_CUSTOMER
     if facts.relay_kind is RelayKind.NONE and action not in (Action.ALARM, Action.CLEAR_ALARM):
@@ -201,8 +203,11 @@ def at_claim(command: Command, facts: MeterFacts, rules: Rules, now: datetime, u
 
 def beside_write(command: Command, facts: MeterFacts, rules: Rules, now: datetime) -> Judgement:
     """The same gates without the limits, which were counted in the claim: nothing may come between this and
-    the write."""
+    the write. Whatever it is, nothing goes to a meter that was taken away; a close of it is a person's."""
     send = Judgement(Do.SEND, State.SENDING)
+    if not facts.installed:
+        then = State.FIELD if command.action in RESTORING else State.REFUSED
+        return Judgement(Do.END, then, Why.NOT_INSTALLED)
     if command.action not in GATED_AS_TRIP:
         return send
     if command.expires_at is not None and now >= command.expires_at:

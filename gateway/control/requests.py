@@ -14,6 +14,8 @@ from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID, uuid4
 
+import structlog
+
 from gateway.clock import Clock
 from gateway.command import (
     ENDS,
@@ -28,6 +30,7 @@ from gateway.command import (
     NewCommand,
     NotInstalled,
     Proof,
+    Ref,
     State,
     Unsure,
     Why,
@@ -48,7 +51,10 @@ from gateway.control.ask import (
 )
 from gateway.control.policy import Do, Judgement, Rules
 from gateway.control.stores import CommandStore, Desk, SwitchStore, step
+from gateway.errors import StorageError
 from gateway.storage.switches import Switch
+
+log = structlog.get_logger()
 
 TRIES: Final = 3
 """How often a lost answer to COMMIT is cleared up by looking, before the caller is told to do that."""
@@ -58,6 +64,12 @@ LONGEST_TRIP: Final = timedelta(days=31)
 
 AT_ONCE: Final = 500
 """Overdue commands that are ended in one go."""
+
+FAILURES: Final = 20
+"""So many overdue commands may fail to be ended before the database itself is thought to be at fault."""
+
+MOST_PASSED_OVER: Final = 10_000
+"""Overdue commands that could not be ended are told to the database, by their ids, up to this many."""
 
 _UNSENT: Final = frozenset({State.REQUESTED, State.HELD, State.QUEUED})
 
@@ -261,21 +273,45 @@ class Requests:
         return done
 
     async def expire_overdue(self) -> int:
-        """End what nobody has sent before its expiry, also at terminals that never come; returns how many."""
-        ended = 0
-        for ref in await self._store.overdue(self._clock.now(), AT_ONCE):
-            try:
-                async with self._store.desk(ref.meter_id) as desk:
-                    mine = next((one for one in desk.facts.open if one.id == ref.id), None)
-                    now = self._clock.now()
-                    if mine is None or mine.state not in (State.HELD, State.QUEUED):
-                        continue
-                    if mine.expires_at is not None and mine.expires_at <= now:
-                        await step(desk, mine, State.EXPIRED, why=Why.EXPIRED)
-                        ended += 1
-            except NotInstalled:
-                continue
+        """End what nobody has sent before its expiry, also at terminals that never come and of meters that
+        were taken away; returns how many.
+
+        What cannot be ended keeps nothing else waiting. StorageError after FAILURES of them: the database
+        is at fault, and all of it is tried again.
+        """
+        ended, passed_over, failures = 0, set[UUID](), 0
+        while ended < AT_ONCE and len(passed_over) < MOST_PASSED_OVER:
+            found = await self._store.overdue(self._clock.now(), AT_ONCE, passed_over)
+            for ref in found:
+                try:
+                    done = await self._expire(ref)
+                except NotInstalled:
+                    done = False
+                except StorageError as error:
+                    failures += 1
+                    if failures > FAILURES:
+                        raise
+                    log.warning(
+                        "a command has expired and is still open", command=str(ref.id), error=str(error)
+                    )
+                    done = False
+                ended += done
+                if not done:
+                    passed_over.add(ref.id)
+            if len(found) < AT_ONCE:
+                break
         return ended
+
+    async def _expire(self, ref: Ref) -> bool:
+        """End this one if it is overdue still."""
+        async with self._store.desk(ref.meter_id) as desk:
+            mine = next((one for one in desk.facts.open if one.id == ref.id), None)
+            if mine is None or mine.state not in (State.HELD, State.QUEUED):
+                return False
+            if mine.expires_at is None or mine.expires_at > self._clock.now():
+                return False
+            await step(desk, mine, State.EXPIRED, why=Why.EXPIRED)
+        return True
 
     def check_texts(self, ask: Ask) -> None:
         """Unfit where the words of a request cannot be kept."""

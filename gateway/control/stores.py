@@ -87,8 +87,8 @@ class CommandStore(Protocol):
     """The commands of all meters."""
 
     def desk(self, meter_id: int) -> AbstractAsyncContextManager[Desk]:
-        """Open the meter's desk; another one's desk of the same meter waits. Unsure where COMMIT's answer is
-        lost."""
+        """Open the meter's desk, also of one that is not installed any more; another one's desk of the same
+        meter waits. NotInstalled where it never was; Unsure where COMMIT's answer is lost."""
         ...
 
     async def known(self, requester: str, idempotency_key: str) -> tuple[Command, bytes] | None:
@@ -97,8 +97,8 @@ class CommandStore(Protocol):
 
     async def command(self, command_id: UUID) -> Command | None: ...
 
-    async def overdue(self, now: datetime, limit: int) -> Sequence[Ref]:
-        """Held and queued commands whose expiry has come, the oldest first."""
+    async def overdue(self, now: datetime, limit: int, skip: Collection[UUID] = ()) -> Sequence[Ref]:
+        """Held and queued commands whose expiry has come, the oldest first, without those in `skip`."""
         ...
 
     async def due(

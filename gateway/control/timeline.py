@@ -8,10 +8,9 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from gateway.command import WHY_TEXT, Action, RelayStatus, State, Why
+from gateway.storage.event_bodies import MASKED
+from gateway.storage.event_bodies import Body as Body
 from protocols.lens import look
-
-Body = Mapping[str, Any]
-"""The body of an event, as it was chained."""
 
 STATE_TEXT: Final[Mapping[State, str]] = {
     State.REQUESTED: "已受理",
@@ -61,9 +60,6 @@ _PROOF_TEXT: Final[Mapping[str, tuple[str, str]]] = {
 
 SENDING: Final = frozenset({("step", State.SENDING.value), ("sending again", State.SENDING.value)})
 """(kind, state) of the events after whose commit a frame may have left."""
-
-_HIDDEN: Final = "**"
-"""How a byte stands in a frame that is a secret."""
 
 
 class Entry(NamedTuple):
@@ -119,28 +115,6 @@ def entry(body: Body) -> Entry:
         "; ".join(english),
         "；".join(chinese),
     )
-
-
-def asked(bodies: Sequence[Body]) -> dict[str, Any]:
-    """What was asked for, and where the command stands: what its row must say too."""
-    first = evidence(bodies[0])
-    return {
-        "id": bodies[0]["command"],
-        "action": first.get("action"),
-        "state": bodies[-1]["state"],
-        "intent": first.get("intent"),
-        "requester": first.get("requester"),
-        "approver": next(
-            (found["approver"] for body in bodies if "approver" in (found := evidence(body))), ""
-        ),
-        **{name: first.get(name, "") for name in ("cause", "notice", "customer", "caused_by")},
-        **{name: first.get(name, "") for name in ("work_order", "label", "trace")},
-        "batch": first.get("batch"),
-        "shadow": first.get("shadow", False),
-        "body_sha256": first.get("body_sha256"),
-        **{name: instant(first.get(name)) for name in ("created_at", "not_before", "expires_at")},
-        "energised_at": _energised_at(bodies),
-    }
 
 
 def parts(bodies: Sequence[Body]) -> dict[str, Any]:
@@ -235,13 +209,14 @@ def _frames(bodies: Sequence[Body]) -> Iterator[dict[str, Any]]:
         told = evidence(body)
         before = told.get("before")
         for place, shown in enumerate(before if isinstance(before, list | tuple) else ()):
-            yield _frame(body, "down" if place % 2 == 0 else "up", str(shown), None)
+            yield _frame(body, "down" if place % 2 == 0 else "up", str(shown), {})
         if isinstance(told.get("frame"), str) and told["frame"]:
             down = (body["kind"], body["state"]) in SENDING
-            yield _frame(body, "down" if down else "up", told["frame"], told.get("sha256"))
+            hashes = {name: told[name] for name in ("sha256", "hmac", "key") if name in told}
+            yield _frame(body, "down" if down else "up", told["frame"], hashes)
 
 
-def _frame(body: Body, direction: str, shown: str, sha256: object) -> dict[str, Any]:
+def _frame(body: Body, direction: str, shown: str, hashes: Mapping[str, Any]) -> dict[str, Any]:
     raw = readable(shown)
     seen = look(raw).frames if raw is not None else []
     decoded = {name: value for name, value in seen[0].items() if name != "start"} if seen else None
@@ -251,7 +226,7 @@ def _frame(body: Body, direction: str, shown: str, sha256: object) -> dict[str, 
         "event": body["n"],
         "direction": direction,
         "frame": shown,
-        "sha256": sha256,
+        **hashes,
         "decoded": decoded,
     }
 
@@ -260,20 +235,15 @@ def readable(shown: str) -> bytes | None:
     """The bytes of a frame that is told as hex, None where it is not. A masked byte of data becomes 00, the
     checksum the one that then belongs to it."""
     told = shown.split()
-    masked = _HIDDEN in told
+    masked = MASKED in told
     try:
         # below the data field's 33H a zero is 33
-        raw = bytearray(bytes.fromhex("".join("33" if one == _HIDDEN else one for one in told)))
+        raw = bytearray(bytes.fromhex("".join("33" if one == MASKED else one for one in told)))
     except ValueError:
         return None
     if masked and len(raw) > 2:
         raw[-2] = sum(raw[:-2]) & 0xFF
     return bytes(raw)
-
-
-def is_masked(shown: str) -> bool:
-    """Does the frame hide a secret?"""
-    return _HIDDEN in shown.split()
 
 
 def _state(word: str) -> State:

@@ -19,9 +19,12 @@ from gateway.command import ENDS, Action, Proof, State, canonical, chained
 from gateway.control import states, timeline
 from gateway.control.ask import same_person
 from gateway.control.evidence import FORMAT, SECTIONS, digest, spelled
+from gateway.control.masked_frame import is_that_frame
 from gateway.control.states import Shown, WrongStep
 from gateway.control.timeline import Body, Entry
 from gateway.storage.chain import sealed
+from gateway.storage.event_bodies import determined, differing, is_whole
+from gateway.storage.frame_secret import FrameSecret
 
 _WORDED: Final = frozenset({"timeline", "frames"})
 """Sections whose words another version of this program may choose differently."""
@@ -52,6 +55,8 @@ class Verdict:
     """What `verify` has found. entries: the course, told anew from the events.
 
     seals: number and digest of each seal in the file: compare the newest with one that was kept elsewhere.
+    compared, keyed: sendings whose frame was held against the hash that was kept, and those where that could
+    not be done, for the frame hides a password.
     """
 
     wrong: list[Wrong] = field(default_factory=list)
@@ -63,6 +68,8 @@ class Verdict:
     entries: list[Entry] = field(default_factory=list)
     events: int = 0
     sealed: int = 0
+    compared: int = 0
+    keyed: int = 0
     seals: list[tuple[int, str]] = field(default_factory=list)
 
     @property
@@ -76,10 +83,14 @@ class Verdict:
             self.wrong.append(Wrong(place, what, what_zh))
 
 
-def verify(raw: bytes, *, seals: Mapping[int, str] | None = None) -> Verdict:
+def verify(
+    raw: bytes, *, seals: Mapping[int, str] | None = None, secret: FrameSecret | None = None
+) -> Verdict:
     """Check a file by itself. Never raises, whatever the bytes are.
 
     seals: digests (hex) by number that were kept elsewhere; a bundle with such a seal must hold that digest.
+    secret: of the installation; with it the hashes of frames with a password are compared too, which takes
+    some seconds each.
     """
     verdict = Verdict()
     try:
@@ -88,7 +99,7 @@ def verify(raw: bytes, *, seals: Mapping[int, str] | None = None) -> Verdict:
         verdict.add("file", f"it is no evidence: {error}", f"不是证据文件：{error}")
         return verdict
     try:
-        _check(made, raw, verdict, seals or {})
+        _check(made, raw, verdict, seals or {}, secret)
     except _MISSHAPEN as error:
         said = str(error) if isinstance(error, NoBundle) else f"{type(error).__name__} {error}"
         verdict.add("file", f"its parts are not what they should be: {said}", f"内容结构有误：{said}")
@@ -115,7 +126,13 @@ def _parsed(raw: bytes) -> dict[str, Any]:
     return made
 
 
-def _check(made: Mapping[str, Any], raw: bytes, verdict: Verdict, seals: Mapping[int, str]) -> None:
+def _check(
+    made: Mapping[str, Any],
+    raw: bytes,
+    verdict: Verdict,
+    seals: Mapping[int, str],
+    secret: FrameSecret | None,
+) -> None:
     if digest(made) != made["sha256"]:
         verdict.add("sha256", "the file was changed: its digest is another", "文件已被改动：摘要不符")
     if spelled(made) != raw:
@@ -126,14 +143,14 @@ def _check(made: Mapping[str, Any], raw: bytes, verdict: Verdict, seals: Mapping
         raise NoBundle("it has no events 没有事件")
     verdict.events = len(bodies)
     _chain(made, events, bodies, verdict)
-    _course(bodies, verdict)
+    _course(bodies, verdict, secret)
     _seals(_objects(made["seals"], "seals"), events, verdict, seals)
     _row_says(made["command"], bodies, verdict)
     _made_again(made, bodies, verdict)
     verdict.entries = [timeline.entry(body) for body in bodies]
-    told = timeline.asked(bodies)
+    told = determined(bodies)
     verdict.command, verdict.action, verdict.state = (str(told[name]) for name in ("id", "action", "state"))
-    verdict.meter = str(timeline.evidence(bodies[0]).get("meter"))
+    verdict.meter = str(told["meter"])
 
 
 def _chain(
@@ -165,7 +182,7 @@ def _chain(
         )
 
 
-def _course(bodies: Sequence[Body], verdict: Verdict) -> None:
+def _course(bodies: Sequence[Body], verdict: Verdict, secret: FrameSecret | None) -> None:
     """Only steps of the table, on the proofs that they want, and these prove what they are to."""
     first = bodies[0]
     action = Action(timeline.evidence(first)["action"])
@@ -196,7 +213,7 @@ def _course(bodies: Sequence[Body], verdict: Verdict) -> None:
         state = then
         if (body["kind"], body["state"]) in timeline.SENDING:
             sent_at = datetime.fromisoformat(body["at"])
-            _sent(body, where, verdict)
+            _sent(body, where, verdict, secret)
         if "approver" in (told := timeline.evidence(body)) and same_person(
             str(told["approver"]), str(timeline.evidence(first)["requester"])
         ):
@@ -217,15 +234,32 @@ def _proved(action: Action, body: Body, sent_at: datetime | None, where: str, ve
         )
 
 
-def _sent(body: Body, where: str, verdict: Verdict) -> None:
-    """A frame's hash stands before the frame may leave, and is that of the frame where that can be seen."""
+def _sent(body: Body, where: str, verdict: Verdict, secret: FrameSecret | None) -> None:
+    """A frame's hash stands before the frame may leave. It is plain where the frame is whole, and keyed where
+    the frame hides a password: only who holds the secret can compare that."""
     told = timeline.evidence(body)
-    hashed, shown = told.get("sha256"), str(told.get("frame", ""))
+    shown, plain, keyed = str(told.get("frame", "")), told.get("sha256"), told.get("hmac")
+    hashed = keyed if plain is None else plain
+    whole = is_whole(shown)
+    raw = timeline.readable(shown) if whole else None
+    fits: bool | None = None
     if not isinstance(hashed, str) or not _HEX_256.fullmatch(hashed):
         verdict.add(where, "it was sent without the hash of its frame", "下发时缺少帧哈希")
         return
-    raw = None if timeline.is_masked(shown) else timeline.readable(shown)
-    if raw and hashlib.sha256(raw).hexdigest() != hashed:
+    if plain is not None:
+        fits = None if raw is None else hashlib.sha256(raw).hexdigest() == plain
+        if not whole:
+            verdict.remarks.append(
+                f"{where}: the plain hash of a frame that hides a password: keep this file secret"
+                " 含密码帧的明文哈希，可被穷举，本文件须保密"
+            )
+    elif secret is not None and secret.name == told.get("key"):
+        fits = is_that_frame(shown, hashed, secret)
+    if fits is None:
+        verdict.keyed += 1
+    else:
+        verdict.compared += 1
+    if fits is False:
         verdict.add(where, "the frame is not the one whose hash was kept", "帧与其哈希不符")
 
 
@@ -279,14 +313,14 @@ def _seals(
 
 
 def _row_says(row: Mapping[str, Any], bodies: Sequence[Body], verdict: Verdict) -> None:
-    told = timeline.asked(bodies)
-    for name in sorted({*told, *row}):
-        if name not in told or name not in row or told[name] != row[name]:
-            verdict.add(
-                f"command.{name}",
-                f"it is {row.get(name)!r}, and the events say {told.get(name)!r}",
-                f"为 {row.get(name)!r}，而事件记录为 {told.get(name)!r}",
-            )
+    """Every column that the events determine, and no other."""
+    told = determined(bodies)
+    for name in differing(row, told):
+        verdict.add(
+            f"command.{name}",
+            f"it is {row.get(name)!r}, and the events say {told.get(name)!r}",
+            f"为 {row.get(name)!r}，而事件记录为 {told.get(name)!r}",
+        )
 
 
 def _made_again(made: Mapping[str, Any], bodies: Sequence[Body], verdict: Verdict) -> None:

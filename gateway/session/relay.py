@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from datetime import datetime
 from typing import Final
 from weakref import WeakKeyDictionary
@@ -256,7 +257,7 @@ class RelayDoor(RelayReads):
         self._handed_over.add(prepared.sha256)
         if isinstance(sent, Unsent):
             return _at_once(Silence(f"the link was ended: {sent.detail}"))
-        self._hearing = asyncio.create_task(_hear(sent, line), name="relay answer")
+        self._hearing = asyncio.create_task(_hear(sent, line, prepared.frame), name="relay answer")
         return self._hearing
 
     def _own(self, prepared: Prepared, line: MeterLine) -> bytes:
@@ -286,7 +287,7 @@ def _at_once(answer: Answer) -> Awaitable[Answer]:
     return known
 
 
-async def _hear(sent: asyncio.Future[Outcome], line: MeterLine) -> Answer:
+async def _hear(sent: asyncio.Future[Outcome], line: MeterLine, asked: bytes) -> Answer:
     """What came of a control frame that has left."""
     try:
         answer = told_by(await sent)
@@ -294,12 +295,12 @@ async def _hear(sent: asyncio.Future[Outcome], line: MeterLine) -> Answer:
         return Silence("the link ended before an answer")
     if isinstance(answer, MeterRefusal):
         return Silence(answer.detail)
-    event = _heard(line, answer)
+    event, told = _heard(line, answer), relay_words.quoted(answer, asked)
     if isinstance(event, MeterRefused):
-        return relay_words.refused(event.error, answer)
+        return replace(relay_words.refused(event.error, answer), frame=told)
     if isinstance(event, MeterAnswered) and isinstance(event.reply, RelayReply):
-        return Accepted(event.reply.done, answer.hex(" "))
-    return Silence(f"what came is not its answer: {answer.hex(' ')}")
+        return Accepted(event.reply.done, told)
+    return Silence(f"what came is not its answer: {told}")
 
 
 def _heard(line: MeterLine, answer: bytes) -> MeterAnswered | MeterRefused | None:

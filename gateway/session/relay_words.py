@@ -82,6 +82,15 @@ def shown(frame: bytes) -> str:
     return " ".join(told)
 
 
+def quoted(answer: bytes, frame: bytes) -> str:
+    """What came after a 1CH frame, as hex and without an echo of that frame, since its password is in it."""
+    rest = answer.replace(frame, b"")
+    sealed = (frame[_PA_AT] - _MASK) & 0xFF in _SEALED_LEVELS
+    if not sealed and frame[_PASSWORD_AT.start : _PASSWORD_AT.stop] in rest:
+        return f"{len(answer)} bytes with the password in them"
+    return rest.hex(" ")
+
+
 def number(raw: bytes) -> str | None:
     """A meter number (six bytes BCD); None where it is none."""
     digits = raw[::-1].hex()

@@ -20,7 +20,9 @@ import structlog
 from gateway.clock import Clock
 from gateway.command import canonical, chained
 from gateway.errors import StorageError
+from gateway.storage import frame_secret
 from gateway.storage.database import Connection, Database, queries
+from gateway.storage.event_bodies import ROW_COLUMNS, comparable, determined, differing, row_told
 from gateway.storage.leases import lease
 
 log = structlog.get_logger()
@@ -220,30 +222,20 @@ class _Check:
             before = bytes(hashed)
 
     async def commands(self, connection: Connection) -> None:
-        """Each command: where its events end, and what they say of it."""
-        async for row in _stream(connection, "commands"):
-            (
-                command_id,
-                events,
-                chain,
-                found,
-                last_hash,
-                state,
-                last_state,
-                asked,
-                told,
-                approver,
-                approvers,
-            ) = row
-            place = f"command {command_id}"
+        """Each command: where its events end, and every column that they determine."""
+        secret = await frame_secret.find(connection)
+        async for *row, events, chain, last_hash, bodies in _stream(connection, "commands"):
+            place = f"command {row[0]}"
+            found = len(bodies or ())
             if found != events or (b"" if last_hash is None else bytes(last_hash)) != bytes(chain):
                 self.fault(place, f"it has {found} events and not the {events} that were written")
-            if state != last_state:
-                self.fault(place, f"it is {state}, and its last event says {last_state}")
-            if asked != told:
-                self.fault(place, "it is not what was asked for")
-            if approver and approver not in (approvers or []):
-                self.fault(place, f"no event says that {approver} approved it")
+            told = _determined(bodies or ())
+            if told is None:
+                self.fault(place, "its events do not say what it is")
+                continue
+            kept = comparable(row_told(row, secret), told)
+            for name in differing(kept, told):
+                self.fault(place, f"its {name} is {kept.get(name)!r}, and its events say {told.get(name)!r}")
 
     async def intents(self, connection: Connection) -> None:
         """Each meter's commands: one for every intent that was ever given out."""
@@ -277,6 +269,13 @@ class _Check:
             self.fault(f"event {event_id}", f"it claims seal {seal_id}, which is not there")
 
 
+def _determined(bodies: Sequence[Any]) -> dict[str, Any] | None:
+    try:
+        return determined(bodies) if bodies else None
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return None
+
+
 def _hash(before: bytes, body: Any) -> bytes | None:
     try:
         return chained(before, body)
@@ -287,6 +286,6 @@ def _hash(before: bytes, body: Any) -> bytes | None:
 async def _stream(connection: Connection, name: str) -> AsyncIterator[tuple[Any, ...]]:
     async with connection.cursor(name) as cursor:
         cursor.itersize = _STREAMED
-        await cursor.execute(queries("chain")[name])
+        await cursor.execute(queries("chain")[name].replace(b"%ROW%", ROW_COLUMNS.encode()))
         async for row in cursor:
             yield row

@@ -6,34 +6,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 from uuid import UUID
 
+from gateway.storage import frame_secret
 from gateway.storage.chain import Seal
 from gateway.storage.database import Database, queries
-
-_ROW: Final = (
-    "action",
-    "state",
-    "intent",
-    "requester",
-    "approver",
-    "cause",
-    "notice",
-    "customer",
-    "caused_by",
-    "work_order",
-    "label",
-    "trace",
-    "batch",
-    "shadow",
-    "body_sha256",
-    "created_at",
-    "not_before",
-    "expires_at",
-    "energised_at",
-)
-"""In the order of the columns of `command`; the last two of those are where its chain ends."""
+from gateway.storage.event_bodies import ROW_COLUMNS, row_told
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +36,8 @@ class WholeSeal:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """A command's row, where the row says that its events end, the events, and the seals over them."""
+    """A command's row as its events tell such rows, where it says that they end, the events, and the seals
+    over them."""
 
     command: Mapping[str, Any]
     count: int
@@ -78,18 +58,19 @@ async def kept(database: Database, command_id: UUID) -> Kept | None:
     statements = queries("relay_evidence")
     async with database.connection() as connection:
         await connection.execute(queries("chain")["as_of_now"])
-        cursor = await connection.execute(statements["command"], (command_id,))
+        statement = statements["command"].replace(b"%ROW%", ROW_COLUMNS.encode())
+        cursor = await connection.execute(statement, (command_id,))
         row = await cursor.fetchone()
         if row is None:
             return None
+        secret = await frame_secret.find(connection)
         *columns, count, chain = row
         cursor = await connection.execute(statements["events"], (command_id, 0))
         events = tuple(_event(found) for found in await cursor.fetchall())
         numbers = sorted({event.seal for event in events if event.seal is not None})
         cursor = await connection.execute(statements["seals"], (numbers,))
         seals = tuple(_seal(found) for found in await cursor.fetchall())
-    command = {"id": command_id, **dict(zip(_ROW, columns, strict=True))}
-    return Kept(command, count, bytes(chain), events, seals)
+    return Kept(row_told(columns, secret), count, bytes(chain), events, seals)
 
 
 async def happened(database: Database, command_id: UUID, after: int = 0) -> list[Mapping[str, Any]]:

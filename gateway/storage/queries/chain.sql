@@ -37,18 +37,11 @@ SET LOCAL statement_timeout = 0
 SELECT command_id, n, at, kind, state, body, hash, seal_id FROM relay_command_event ORDER BY command_id, n
 
 -- name: commands
--- Each command beside what its events say.
-SELECT c.command_id, c.events, c.chain, e.found, e.last_hash, c.state, e.last_state,
-    jsonb_build_array(c.action, c.intent, c.requester, c.cause, c.notice, c.customer, encode(c.body_sha256, 'hex')),
-    jsonb_build_array(e.asked -> 'action', e.asked -> 'intent', e.asked -> 'requester', e.asked -> 'cause',
-        e.asked -> 'notice', e.asked -> 'customer', e.asked -> 'body_sha256'),
-    c.approver, e.approvers
-FROM relay_command AS c
+-- Each command beside its events.
+SELECT %ROW%, c.events, c.chain, e.last_hash, e.bodies
+FROM relay_command AS c JOIN meter AS m USING (meter_id)
 CROSS JOIN LATERAL (
-    SELECT count(*) AS found, (array_agg(one.hash ORDER BY one.n DESC))[1] AS last_hash,
-        (array_agg(one.state ORDER BY one.n DESC))[1] AS last_state,
-        (array_agg(one.body -> 'evidence' ORDER BY one.n))[1] AS asked,
-        array_agg(one.body -> 'evidence' ->> 'approver') FILTER (WHERE one.body -> 'evidence' ? 'approver') AS approvers
+    SELECT (array_agg(one.hash ORDER BY one.n DESC))[1] AS last_hash, array_agg(one.body ORDER BY one.n) AS bodies
     FROM relay_command_event AS one WHERE one.command_id = c.command_id
 ) AS e
 

@@ -4,12 +4,21 @@
 -- One desk a meter: whoever holds this row decides.
 SELECT intent FROM meter_intent WHERE meter_id = %s FOR UPDATE
 
+-- name: frame_secret
+-- With what the hashes of frames are keyed.
+SELECT secret FROM frame_secret
+
+-- name: make_frame_secret
+-- The first one stays.
+INSERT INTO frame_secret (secret, made_at) VALUES (%s, %s) ON CONFLICT DO NOTHING
+
 -- name: first_intent
 -- Of a meter that never had a command.
 INSERT INTO meter_intent (meter_id) VALUES (%s) ON CONFLICT DO NOTHING
 
 -- name: facts
--- Where the meter stands now, whose it is, what protects it, and what is switched for all. No row: not installed.
+-- Where the meter stands now, or stood last, whose it is, what protects it, and what is switched for all. No row: it
+-- never was anywhere.
 SELECT
     m.meter_id, m.number, m.address, i.terminal_id, t.address, i.pn, i.port, m.protocol, m.profile, p.role,
     m.relay_kind, own.area_id, own.organisation_id,
@@ -50,13 +59,20 @@ SELECT
     (
         SELECT max(sent.valid_until) FROM relay_command AS sent
         WHERE sent.meter_id = m.meter_id AND sent.action = 'trip' AND sent.attempts > 0
-    ) AS copy_until
+    ) AS copy_until,
+    i.installed, login.worker, login.generation
 FROM meter AS m
-JOIN meter_install AS i ON i.meter_id = m.meter_id
-    AND (i.valid_from IS NULL OR i.valid_from <= %(now)s) AND (i.valid_to IS NULL OR i.valid_to > %(now)s)
+CROSS JOIN LATERAL (
+    SELECT any_.terminal_id, any_.point_id, any_.pn, any_.port,
+        (any_.valid_from IS NULL OR any_.valid_from <= %(now)s)
+            AND (any_.valid_to IS NULL OR any_.valid_to > %(now)s) AS installed
+    FROM meter_install AS any_ WHERE any_.meter_id = m.meter_id
+    ORDER BY installed DESC, any_.valid_to DESC NULLS FIRST LIMIT 1
+) AS i
 JOIN terminal AS t USING (terminal_id)
 JOIN metering_point AS p USING (point_id)
 LEFT JOIN customer AS c USING (customer_id)
+LEFT JOIN terminal_session AS login USING (terminal_id)
 LEFT JOIN area AS a ON a.area_id = coalesce(p.area_id, t.area_id)
 CROSS JOIN LATERAL (
     SELECT coalesce(p.area_id, t.area_id) AS area_id,
@@ -65,8 +81,8 @@ CROSS JOIN LATERAL (
 WHERE m.meter_id = %(meter_id)s
 
 -- name: open
--- The commands of a meter that have not ended.
-SELECT %COLUMNS% FROM relay_command
+-- The commands of a meter that have not ended, each with the end of its chain.
+SELECT %COLUMNS%, events, chain FROM relay_command
 WHERE meter_id = %(meter_id)s
     AND state IN ('requested', 'held', 'queued', 'sending', 'uncertain', 'acknowledged', 'field')
 ORDER BY intent
@@ -151,7 +167,7 @@ WHERE meter_id = %(meter_id)s AND closed_at IS NULL AND NOT EXISTS (
 -- name: overdue
 -- What nobody has sent before its expiry: the meter's terminal may be away for good.
 SELECT command_id, meter_id, terminal_id, action, state FROM relay_command
-WHERE state IN ('held', 'queued') AND expires_at <= %s
+WHERE state IN ('held', 'queued') AND expires_at <= %s AND command_id <> ALL(%s::uuid[])
 ORDER BY expires_at LIMIT %s
 
 -- name: put_off
@@ -183,7 +199,3 @@ CROSS JOIN LATERAL (
     ORDER BY action IN ('close', 'permit-close') DESC, state = 'verified', created_at LIMIT 1
 ) AS work
 LIMIT %(limit)s
-
--- name: owned
--- Is this login of the terminal still ours?
-SELECT FROM terminal_session WHERE terminal_id = %s AND worker = %s AND generation = %s

@@ -2,9 +2,8 @@
 
 -- name: command
 -- The row, whose words must be those of its events.
-SELECT action, state, intent, requester, approver, cause, notice, customer, caused_by, work_order, label, trace,
-    batch_id, shadow, encode(body_sha256, 'hex'), created_at, not_before, expires_at, energised_at, events, chain
-FROM relay_command WHERE command_id = %s
+SELECT %ROW%, c.events, c.chain
+FROM relay_command AS c JOIN meter AS m USING (meter_id) WHERE c.command_id = %s
 
 -- name: events
 -- What happened to it, in order, after a number.

@@ -302,6 +302,19 @@ async def test_putting_off_is_one_fact(store: CommandStore) -> None:
     assert len(await store.due([1], NOW + timedelta(minutes=2), 10)) == 1
 
 
+@pytest.mark.parametrize("end", [State.REFUSED, State.EXPIRED, State.UNCERTAIN])
+async def test_a_trip_that_left_is_feared_whatever_the_meter_said(store: CommandStore, end: State) -> None:
+    """Also one that it refused: a copy of the frame may come later, and find it in another mood."""
+    until = NOW + timedelta(minutes=10)
+    async with store.desk(1) as desk:
+        trip = await desk.add(new(), State.QUEUED)
+        sent = Change({"attempts": 1, "sent_at": NOW, "valid_until": until})
+        trip = await step(desk, trip, State.SENDING, change=sent)
+        await step(desk, trip, end, proof=Proof.NO_BYTE_LEFT if end is State.EXPIRED else None)
+    async with store.desk(1) as desk:
+        assert (desk.facts.trip_until, desk.facts.copy_until) == (until, until)
+
+
 async def test_until_when_a_sent_trip_is_to_be_feared(store: CommandStore) -> None:
     until = NOW + timedelta(minutes=10)
     async with store.desk(1) as desk:
@@ -352,6 +365,39 @@ async def test_the_chain_of_events_and_what_is_told(database: Database, tmp_path
         with pytest.raises(psycopg.errors.RaiseException, match="only added to"):
             async with await psycopg.AsyncConnection.connect(database.conninfo) as connection:
                 await connection.execute(statement.encode())
+
+
+@pytest.mark.database
+async def test_the_desk_of_a_meter_that_was_taken_away_is_that_of_its_last_place(
+    database: Database, tmp_path: Path
+) -> None:
+    await grow(database, tmp_path, 3, 1)
+    store = Commands(database, HandClock())  # type: ignore[arg-type]  # only `now` is asked
+
+    async def place(meter_id: int) -> tuple[str, bool]:
+        async with store.desk(meter_id) as desk:
+            return desk.facts.terminal, desk.facts.installed
+
+    async def run(statement: str, *values: object) -> None:
+        async with database.connection() as connection:
+            await connection.execute(statement.encode(), values)
+
+    moved = (
+        "INSERT INTO meter_install (meter_id, point_id, terminal_id, pn, port, valid_from, valid_to)"
+        " SELECT 1, point_id, terminal_id, pn + 1, port, %s, %s FROM meter_install WHERE meter_id = %s"
+    )
+    day = timedelta(days=1)
+    assert await place(1) == ("02000001", True)
+    await run("UPDATE meter_install SET valid_to = %s WHERE meter_id = 1", NOW - 9 * day)
+    assert await place(1) == ("02000001", False)
+    await run("UPDATE meter_install SET valid_to = %s WHERE meter_id IN (2, 3)", NOW - 8 * day)
+    await run(moved, NOW - 7 * day, NOW - 6 * day, 2)
+    assert await place(1) == ("02000002", False)
+    await run(moved, NOW - day, None, 3)
+    assert await place(1) == ("02000003", True)
+    await run("DELETE FROM meter_install")
+    with pytest.raises(NotInstalled, match="never installed"):
+        await place(1)
 
 
 @pytest.mark.database

@@ -178,6 +178,25 @@ async def test_a_late_trip_that_strikes_after_the_close_is_closed_again() -> Non
     assert done.attempts == 2
 
 
+async def test_a_close_after_a_refused_trip_waits_until_that_trip_is_dead() -> None:
+    """The meter said no; a late copy of the frame finds it in another mood, after the close."""
+    bench = Bench()
+    bench.relay.refuses = [Why.REFUSED_BY_METER]
+    trip = await bench.accept(Action.TRIP)
+    refused = await bench.work_until(trip, State.REFUSED)
+    assert refused.valid_until is not None
+    close = await bench.accept(Action.CLOSE)
+    await bench.work_until(close, State.ACKNOWLEDGED)
+    assert bench.door.written[-1][0] is Action.CLOSE, "it is sent although the relay reads closed"
+    assert await bench.work() is None, "and not verified as long as the copy may come"
+    bench.relay.obey(Action.TRIP, refused.valid_until)
+    assert bench.relay.opened
+    done = await bench.work_until(close, State.VERIFIED)
+    assert not bench.relay.opened
+    assert done.energised_at is not None
+    assert done.energised_at > refused.valid_until
+
+
 async def test_a_copy_of_a_verified_trip_that_strikes_after_the_close() -> None:
     bench = Bench()
     trip = await bench.accept(Action.TRIP)
@@ -484,3 +503,76 @@ async def test_the_other_verbs() -> None:
         command = await bench.accept(action)
         await bench.work_until(command, State.VERIFIED)
         assert bench.relay.word == word
+
+
+# -- a meter that was taken away
+
+
+@pytest.mark.parametrize("action", [Action.TRIP, Action.KEEP_POWER])
+async def test_what_waits_for_a_meter_that_was_taken_away_is_refused(action: Action) -> None:
+    bench = Bench()
+    command = await bench.accept(action)
+    bench.change(installed=False)
+    done = await bench.work_until(command, State.REFUSED)
+    assert (done.why, bench.door.written) == (Why.NOT_INSTALLED, [])
+
+
+@pytest.mark.parametrize("sent", [False, True])
+async def test_a_close_whose_meter_was_taken_away_is_a_persons(sent: bool) -> None:
+    bench = Bench()
+    bench.relay.opened = bench.relay.trip_ordered = sent
+    bench.relay.holds_for_load = True
+    bench.relay.mute = 1
+    close = await bench.accept(Action.CLOSE)
+    if sent:
+        await bench.work_until(close, State.UNCERTAIN)
+    bench.change(installed=False)
+    done = await bench.work_until(close, State.FIELD, within=timedelta(hours=1))
+    assert done.why is Why.NOT_INSTALLED
+    assert bench.store.kept.field_orders == {1: close}
+    frames, events = len(bench.door.written), len(bench.store.kept.rows[close].events)
+    for _ in range(30):
+        bench.clock.shown += timedelta(days=1)
+        await bench.work()
+    assert len(bench.door.written) == frames
+    assert len(bench.store.kept.rows[close].events) == events, "a month of it is one fact"
+    assert await bench.work() is None, "nothing else at the terminal is kept waiting"
+    bench.change(installed=True)
+    await bench.work_until(close, State.VERIFIED)
+
+
+@pytest.mark.parametrize("state", [State.SENDING, State.ACKNOWLEDGED, State.UNCERTAIN])
+async def test_a_trip_that_may_have_left_for_a_meter_that_was_taken_away(state: State) -> None:
+    """Nobody can read any more what became of it; it claims nothing, and stays feared until it is dead."""
+    bench = Bench()
+    bench.relay.holds_for_load = True
+    bench.relay.deaf = state is State.UNCERTAIN
+    trip = await bench.accept(Action.TRIP)
+    if state is State.SENDING:
+
+        def at(point: str) -> None:
+            if point == "answer heard":
+                raise Dies
+
+        with pytest.raises(Dies):
+            await bench.work(bench.new_course(at=at))
+    await bench.work_until(trip, state)
+    bench.change(installed=False)
+    done = await bench.work_until(trip, State.SUPERSEDED)
+    assert (done.why, "not read" in done.detail) == (Why.NOT_INSTALLED, True)
+    assert len(bench.door.written) == 1
+    async with bench.store.desk(1) as desk:
+        assert desk.facts.trip_until == done.valid_until
+
+
+async def test_a_meter_that_is_taken_away_between_claim_and_write() -> None:
+    bench = Bench()
+    close = await bench.accept(Action.CLOSE)
+
+    def at(point: str) -> None:
+        if point == "sending committed":
+            bench.change(installed=False)
+
+    await bench.work(bench.new_course(at=at))
+    assert (bench.command(close).state, bench.door.written) == (State.FIELD, [])
+    assert bench.store.kept.field_orders == {1: close}

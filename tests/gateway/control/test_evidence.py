@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 import json
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from gateway.cli import app
 from gateway.command import chained
 from gateway.control import timeline
+from gateway.control.masked_frame import is_that_frame
 from gateway.control.verification import verify
+from gateway.errors import StorageError
 from gateway.storage.chain import newest, sealed
 from gateway.storage.database import Database
+from gateway.storage.event_bodies import MASKED, ROW, comparable, determined, tellable
+from gateway.storage.frame_secret import FrameSecret, find_or_make
 from tests.gateway.api.house import EAST, WEST
 from tests.gateway.control.switching import PASSWORD, Switching, parsed, resealed, switching
 
@@ -80,6 +88,198 @@ async def test_frames_are_decoded_and_hide_their_password(raw: bytes) -> None:
     secret = " ".join(f"{byte + 0x33:02X}" for byte in bytes.fromhex(PASSWORD)[::-1])
     for spelling in (PASSWORD, secret, secret.lower(), secret.replace(" ", "")):
         assert spelling.encode() not in raw
+
+
+def found_password(raw: bytes, passwords: Iterable[str]) -> str | None:
+    """As one who holds the file tries: the password with which a masked frame has a hash that is in it."""
+    for frame in parsed(raw)["frames"]:
+        for password in passwords if MASKED in frame["frame"].split() else ():
+            told = frame["frame"].split()
+            told[11:14] = [f"{byte + 0x33:02x}" for byte in bytes.fromhex(password)[::-1]]
+            told[-2] = "00"
+            made = bytearray.fromhex("".join(told))
+            made[-2] = sum(made[:-2]) & 0xFF
+            if hashlib.sha256(made).hexdigest().encode() in raw:
+                return password
+    return None
+
+
+async def test_no_password_can_be_tried_on_what_leaves_the_house(
+    stage: Switching, raw: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = ["246812", PASSWORD]
+    assert found_password(raw, tried) is None
+    told = await stage.house.rows("SELECT data::text FROM outbox")
+    http = await stage.house.client("billing")
+    shown = (await http.get("/api/v1/relay-commands")).text
+    for (hashed,) in await stage.house.rows(
+        "SELECT encode(frame_sha256, 'hex') FROM relay_command WHERE frame_sha256 IS NOT NULL"
+    ):
+        assert hashed.encode() not in raw
+        assert hashed not in shown
+        assert not any(hashed in text for (text,) in told)
+    monkeypatch.setattr("gateway.storage.desk.tellable", lambda evidence, secret: evidence)
+    stage.house.clock.passes(700)
+    assert found_password(await stage.evidence(await stage.done("three")), tried) == PASSWORD
+
+
+async def test_the_secret_of_the_house_is_one_and_is_never_told(stage: Switching, raw: bytes) -> None:
+    ((secret,),) = await stage.house.rows("SELECT secret FROM frame_secret")
+    assert len(secret) == 32
+    assert bytes(secret).hex().encode() not in raw
+    assert bytes(secret).hex() not in repr(FrameSecret(bytes(secret)))
+    database = stage.house.database
+    made = await asyncio.gather(*(find_or_make(database, stage.house.clock.now()) for _ in range(3)))
+    assert made == [FrameSecret(bytes(secret))] * 3
+    for statement in ("UPDATE frame_secret SET secret = sha256(secret)", "DELETE FROM frame_secret"):
+        with pytest.raises(StorageError, match="the frame secret stays"):
+            await stage.house.rows(statement)
+
+
+async def test_who_holds_the_secret_can_compare_a_masked_frame(
+    stage: Switching, raw: bytes, tmp_path: Path
+) -> None:
+    ((kept,),) = await stage.house.rows("SELECT secret FROM frame_secret")
+    secret = FrameSecret(bytes(kept))
+    without, other = verify(raw), verify(raw, secret=FrameSecret(b"x" * 32))
+    assert [(one.wrong, one.compared, one.keyed) for one in (without, other)] == [([], 0, 1)] * 2
+    (tmp_path / "one.json").write_bytes(raw)
+    for text, exit_code, said in (
+        ("", 2, "64 hex digits"),
+        (secret.secret.hex() + "\n", 0, "1 frames held against their hash"),
+        ("00" * 32, 0, "1 not, they hide a password"),
+    ):
+        (tmp_path / "secret").write_text(text)
+        result = CliRunner().invoke(
+            app, ["relay", "verify", str(tmp_path / "one.json"), "--frame-secret", str(tmp_path / "secret")]
+        )
+        assert (result.exit_code, said in result.output) == (exit_code, True), result.output
+    frame = parsed(raw)["frames"][0]
+    digits = [byte + 0x33 for byte in (0x13, 0x24, 0x68, 0x99)]
+    assert is_that_frame(frame["frame"], frame["hmac"], secret, digits)
+    shown = frame["frame"].split()
+    changed = " ".join([*shown[:20], f"{int(shown[20], 16) ^ 1:02X}", *shown[21:]])
+    assert not is_that_frame(changed, frame["hmac"], secret, digits)
+    assert not is_that_frame(frame["frame"], frame["hmac"], secret, digits[1:])
+    for nothing in ("", "68", "** ** ** **", frame["frame"].replace("**", "00"), frame["frame"] + " zz"):
+        assert not is_that_frame(nothing, frame["hmac"], secret, digits)
+
+
+def test_a_frame_that_hides_nothing_has_its_plain_hash() -> None:
+    """What is sealed is told whole: anybody can compare it."""
+    whole = "68 01 00 00 00 00 00 68 9C 00 6D 16"
+    evidence = {"frame": whole, "sha256": hashlib.sha256(bytes.fromhex(whole)).hexdigest()}
+    secret = FrameSecret(b"s" * 32)
+    assert tellable(evidence, secret) == evidence
+    for frame in ("68 ** 16", "", None):
+        told = tellable(evidence | {"frame": frame}, secret)
+        assert "sha256" not in told
+        assert (told["hmac"], told["key"]) == (secret.keyed(bytes.fromhex(evidence["sha256"])), secret.name)
+
+
+async def test_events_of_before_still_prove_themselves_and_say_that_they_are_confidential(
+    stage: Switching, raw: bytes
+) -> None:
+    """Early events told no columns, and plain hashes."""
+    made = parsed(raw)
+    for body in bodies(made):
+        body.pop("set", None)
+        if "hmac" in (told := body.get("evidence", {})):
+            told["sha256"] = told.pop("hmac")
+            del told["key"]
+    rechained(made)
+    for event in made["events"]:
+        event["seal"] = None
+    made["seals"] = []
+    made["command"] = comparable(made["command"], determined(bodies(made)))
+    assert "attempts" not in made["command"]
+    verdict = verify(resealed(made))
+    assert (verdict.wrong, verdict.keyed) == ([], 1)
+    assert any("keep this file secret" in remark for remark in verdict.remarks)
+    made["command"]["attempts"] = 1
+    assert [one.place for one in verify(resealed(made)).wrong] == ["command.attempts"]
+
+
+async def test_every_column_of_the_row_is_held_against_the_events(
+    stage: Switching, raw: bytes, tmp_path: Path
+) -> None:
+    """Change one in the file, as who knows the format would: it is named, and the exit is not zero."""
+    told = set(ROW) - {"frame_hash"} | {"frame_hmac"}
+    assert set(parsed(raw)["command"]) == told
+    for name in sorted(told):
+        made = parsed(raw)
+        row = made["command"]
+        was = row[name]
+        if isinstance(was, bool):
+            row[name] = not was
+        elif isinstance(was, int):
+            row[name] = was + 1
+        else:
+            row[name] = "2026-11-25T05:00:00+00:00" if was is None else was[:-1] + "x"
+        forged = resealed(made)
+        places = [one.place for one in verify(forged).wrong]
+        assert f"command.{name}" in places, name
+        assert name == "id" or len(places) == 1, (name, places)
+        path = tmp_path / f"{name}.json"
+        path.write_bytes(forged)
+        result = CliRunner().invoke(app, ["relay", "verify", str(path)])
+        assert (result.exit_code, f"command.{name}: it is " in result.stdout) == (1, True), name
+        del row[name]
+        assert verify(resealed(made)).wrong, name
+
+
+EVENT_PARTS = {
+    "kind": "waits",
+    "state": "queued",
+    "at": "2026-11-25T05:00:00+00:00",
+    "from": "sending",
+    "proof": "field_report",
+    "why": "by_person",
+    "evidence": {},
+    "n": 9,
+    "command": "00000000-0000-0000-0000-000000000000",
+    "set": {"attempts": 9},
+}
+
+
+async def test_every_part_of_an_event_is_held_against_its_hash(raw: bytes) -> None:
+    assert set(bodies(parsed(raw))[4]) == set(EVENT_PARTS) - {"set"}
+    for name, value in EVENT_PARTS.items():
+        made = parsed(raw)
+        bodies(made)[4][name] = value
+        made.update(timeline.parts(bodies(made)))
+        assert "event 5" in {one.place for one in verify(resealed(made)).wrong}, name
+
+
+async def test_columns_that_were_changed_in_the_database_show_in_the_evidence(stage: Switching) -> None:
+    command = await stage.done("one")
+    for name, change in {
+        "attempts": "attempts = attempts + 1",
+        "frame_hmac": "frame_sha256 = sha256(frame_sha256)",
+        "sent_at": "sent_at = sent_at - interval '1 second'",
+        "valid_until": "valid_until = NULL",
+        "why": "why = NULL",
+        "meter": "meter_id = (SELECT meter_id FROM meter WHERE number = 'W2')",
+    }.items():
+        before = await stage.house.rows("SELECT * FROM relay_command WHERE command_id = %s", command)
+        await stage.house.rows(f"UPDATE relay_command SET {change} WHERE command_id = %s", command)
+        assert [one.place for one in verify(await stage.evidence(command)).wrong] == [f"command.{name}"]
+        (row,) = before
+        columns = [
+            one[0]
+            for one in await stage.house.rows(
+                "SELECT column_name FROM information_schema.columns WHERE table_name = 'relay_command'"
+                " AND table_schema = 'public' ORDER BY ordinal_position"
+            )
+        ]
+        await stage.house.rows(
+            "UPDATE relay_command SET "
+            + ", ".join(f"{column} = %s" for column in columns)
+            + " WHERE command_id = %s",
+            *row,
+            command,
+        )
+    assert verify(await stage.evidence(command)).wrong == []
 
 
 async def test_a_changed_byte_anywhere_is_found(raw: bytes) -> None:
@@ -171,7 +371,7 @@ def _closed_relay(made: dict[str, Any]) -> None:
 
 
 def _no_hash(made: dict[str, Any]) -> None:
-    del bodies(made)[2]["evidence"]["sha256"]
+    del bodies(made)[2]["evidence"]["hmac"]
 
 
 def _no_proof(made: dict[str, Any]) -> None:

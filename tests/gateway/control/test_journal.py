@@ -624,6 +624,14 @@ async def test_a_meter_without_relay_or_without_place_is_not_forgotten() -> None
     await gone.back()
 
 
+async def test_a_close_whose_meter_was_taken_away_meanwhile_is_a_persons() -> None:
+    outage = await dark(Outage(replace(FACTS, installed=False)))
+    await outage.keep()
+    await outage.back()
+    filed = await outage.work_until(outage.only().id, State.FIELD)
+    assert (filed.why, outage.door.written) == (Why.NOT_INSTALLED, [])
+
+
 async def test_nothing_is_filed_while_an_exchange_is_under_way() -> None:
     outage = await dark(Outage())
     await outage.keep()

@@ -16,6 +16,7 @@ from gateway.command import (
     Change,
     Command,
     Limits,
+    NotInstalled,
     Proof,
     State,
     Unsure,
@@ -405,6 +406,20 @@ async def test_a_field_report_waits_until_no_trip_can_overtake_it(office: Office
     assert done.state is State.VERIFIED
 
 
+async def test_a_field_report_waits_for_a_trip_that_the_meter_refused_too(office: Office) -> None:
+    """A copy of the refused frame may find the meter in another mood."""
+    until = NOW + timedelta(minutes=10)
+    sent = {"attempts": 1, "sent_at": NOW, "valid_until": until}
+    await moved(office, await accept(office), State.SENDING, State.REFUSED, **sent)
+    close = await in_the_field(office)
+    at = office.clock.now()
+    with pytest.raises(NotNow, match="may still be obeyed"):
+        await office.requests.report_field(close.id, "crew", energised=True, at=at, report="on")
+    office.clock.shown = until + timedelta(seconds=1)
+    done = await office.requests.report_field(close.id, "crew", energised=True, at=at, report="on")
+    assert done.state is State.VERIFIED
+
+
 async def test_a_report_on_what_is_not_with_the_crew_only_has_the_relay_read(office: Office) -> None:
     close = await moved(
         office, await accept(office, verb=Action.CLOSE), State.SENDING, State.ACKNOWLEDGED, look_at=NOW + HOUR
@@ -458,3 +473,76 @@ async def held_at(office: Office, meter_id: int) -> Command:
 async def test_a_rule_that_wants_no_notice(office: Office) -> None:
     office.rules = replace(office.rules, notice_needed=False)
     assert (await accept(office, notice="")).state is State.QUEUED
+
+
+# -- meters that were taken away
+
+
+async def test_what_is_open_at_a_meter_that_was_taken_away_ends(office: Office) -> None:
+    trip = await accept(office, 1)
+    waiting = await held_at(office, 2)
+    close = await accept(office, 3, Action.CLOSE)
+    to_approve = await held_at(office, 4)
+    for meter_id in (1, 2, 3, 4):
+        await office.records.change(meter_id, installed=False)
+    refused = await office.requests.approve(to_approve.id, "carol")
+    assert (refused.state, refused.why) == (State.REFUSED, Why.NOT_INSTALLED)
+    cancelled = await office.requests.cancel(close.id, "ann", "the meter was taken away")
+    assert cancelled.state is State.CANCELLED
+    office.clock.shown = NOW + DAY + HOUR
+    assert await office.requests.expire_overdue() == 2
+    for one in (trip, waiting):
+        assert (await office.found(one.id)).state is State.EXPIRED
+
+
+@pytest.mark.parametrize("verb", [Action.TRIP, Action.CLOSE, Action.KEEP_POWER])
+async def test_nothing_is_accepted_for_a_meter_that_was_taken_away(office: Office, verb: Action) -> None:
+    await accept(office, 1)
+    await office.records.change(1, installed=False)
+    with pytest.raises(Unfit) as said:
+        await accept(office, 1, verb)
+    assert said.value.why is Why.NOT_INSTALLED
+    (line,) = (await office.batches.dry_run([ask(1, verb)], "billing")).dry_run
+    assert (line.state, line.why) == (None, Why.NOT_INSTALLED)
+    await office.records.change(1, installed=True)
+    await accept(office, 1, Action.CLOSE)
+
+
+@pytest.mark.parametrize("error", [NotInstalled, StorageError])
+async def test_what_cannot_be_ended_keeps_nothing_else_waiting(
+    office: Office, monkeypatch: pytest.MonkeyPatch, error: type[StorageError]
+) -> None:
+    first = await accept(office, 1, expires_at=NOW + HOUR)
+    others = [await accept(office, 2), await accept(office, 4)]
+    monkeypatch.setattr("gateway.control.requests.AT_ONCE", 1)
+    desk = office.store.desk
+
+    def shut(meter_id: int) -> Any:
+        if meter_id == first.meter_id:
+            raise error("not today")
+        return desk(meter_id)
+
+    monkeypatch.setattr(office.store, "desk", shut)
+    office.clock.shown = NOW + DAY + HOUR
+    assert [await office.requests.expire_overdue() for _ in range(3)] == [1, 1, 0]
+    assert [(await office.found(one.id)).state for one in others] == [State.EXPIRED] * 2
+
+
+async def test_a_database_that_fails_everything_is_not_asked_for_all_of_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    office = in_memory()
+    for meter_id in (1, 2, 3):
+        await accept(office, meter_id)
+    asked: list[int] = []
+
+    def shut(meter_id: int) -> Any:
+        asked.append(meter_id)
+        raise StorageError("away")
+
+    monkeypatch.setattr("gateway.control.requests.FAILURES", 1)
+    monkeypatch.setattr(office.store, "desk", shut)
+    office.clock.shown = NOW + DAY + HOUR
+    with pytest.raises(StorageError, match="away"):
+        await office.requests.expire_overdue()
+    assert len(asked) == 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -597,6 +598,29 @@ async def test_its_answer_is_found_behind_what_is_not(before: bytes) -> None:
     async with bench() as one, one.door() as door:
         one.meter.says[0x1C] = before + OURS
         assert isinstance(await sent(door), Accepted)
+
+
+@pytest.mark.parametrize(
+    ("content", "kind"),
+    [
+        (E11, Silence),
+        (E11[:-3], Silence),
+        (E11 + OURS, Accepted),
+        (E11[4:] + OURS, Accepted),
+        (E11 + answer(0xDC, b"\x04"), Refused),
+    ],
+    ids=["an echo", "a part of it", "before yes", "a part before yes", "before no"],
+)
+async def test_an_echo_of_the_frame_does_not_tell_its_password(content: bytes, kind: type[Answer]) -> None:
+    """What a line or a terminal gives back goes into the evidence: without what must not be there."""
+    secret = E11[11:14]
+    async with bench() as one, one.door() as door:
+        one.meter.says[0x1C] = content
+        heard = await sent(door)
+        assert isinstance(heard, kind)
+        assert not re.search(secret.hex("."), str(heard)), heard
+        if content == E11 + OURS:
+            assert heard == Accepted((), OURS.hex(" "))
 
 
 async def test_a_status_word_in_the_answer_is_told() -> None:

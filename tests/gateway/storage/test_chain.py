@@ -19,6 +19,7 @@ from gateway.errors import StorageError
 from gateway.storage import chain
 from gateway.storage.commands import Commands
 from gateway.storage.database import Database
+from gateway.storage.event_bodies import ROW
 from tests.gateway.control.bench import NOW, HandClock
 from tests.gateway.storage.district import grow
 
@@ -255,6 +256,47 @@ async def test_every_edit_removal_and_exchange_is_found(kept: Database) -> None:
             await put_back(kept)
         assert (await chain.verify(kept)).faults == (), f"round {number}, seed {seed}"
     assert set(done) == set(EDITS), f"some never happened (seed {seed})"
+
+
+EVERY_COLUMN = {
+    "meter": "meter_id = 3 - meter_id",
+    "action": "action = 'alarm'",
+    "state": "state = 'refused'",
+    "why": "why = 'brake'",
+    "detail": "detail = 'x'",
+    "intent": "intent = intent + 100",
+    "requester": "requester = 'ann'",
+    "approver": "approver = 'ann'",
+    "cause": "cause = 'none'",
+    "notice": "notice = 'N-2'",
+    "customer": "customer = 'C-2'",
+    "caused_by": "caused_by = 'P'",
+    "work_order": "work_order = 'W'",
+    "label": "label = 'L'",
+    "trace": "trace = 'T'",
+    "batch": "batch_id = gen_random_uuid()",
+    "shadow": "shadow = NOT shadow",
+    "body_sha256": "body_sha256 = '\\x00'",
+    "created_at": "created_at = created_at - interval '1 second'",
+    "not_before": "not_before = now()",
+    "expires_at": "expires_at = now()",
+    "attempts": "attempts = attempts + 1",
+    "frame_hmac": "frame_sha256 = '\\x00'",
+    "sent_at": "sent_at = now()",
+    "valid_until": "valid_until = now()",
+    "energised_at": "energised_at = now()",
+    "changed_at": "changed_at = changed_at + interval '1 microsecond'",
+}
+
+
+async def test_every_column_of_a_command_that_is_not_what_its_events_say_is_named(sealed: Database) -> None:
+    assert set(EVERY_COLUMN) == set(ROW) - {"id", "frame_hash"} | {"frame_hmac"}
+    ended = "(SELECT command_id FROM relay_command WHERE state = 'verified' LIMIT 1)"
+    changes = ", ".join(EVERY_COLUMN.values())
+    assert await tamper(sealed, f"UPDATE relay_command SET {changes} WHERE command_id = {ended}") == 1
+    named = [one.what for one in (await chain.verify(sealed)).faults if one.place.startswith("command ")]
+    for name in EVERY_COLUMN:
+        assert any(what.startswith(f"its {name} is ") for what in named), name
 
 
 async def test_all_of_it_made_anew_is_found_by_the_seal_kept_outside(sealed: Database) -> None:
