@@ -30,6 +30,7 @@ from gateway.control import policy, security
 from gateway.control.billing_check import BillingCheck
 from gateway.control.course import AskBilling, billing_not_asked
 from gateway.control.epoch import StateFile
+from gateway.control.journal_file import JournalFile, OsFolder
 from gateway.control.own_clock import synchronised
 from gateway.control.station import Station
 from gateway.errors import ConfigurationError, StorageError
@@ -39,7 +40,7 @@ from gateway.session.settings import DEFAULT_PROFILE, SessionSettings, meter_pro
 from gateway.session.stores import TerminalStore
 from gateway.state import State
 from gateway.storage import embedded
-from gateway.storage.database import Connection, Database, connection_arguments, first_line
+from gateway.storage.database import Connection, Database, connection_arguments, cut_after, first_line
 from gateway.storage.readings import ReadingWriter
 from gateway.transports import tcp
 
@@ -220,17 +221,20 @@ async def _control(
             )
             stack.push_async_callback(check.close)
             ask_billing = check
-        yield Station(
+        station = Station(
             database,
             registry,
             clock,
             lambda: rules,
             StateFile(state.epoch),
+            JournalFile(OsFolder(state.folder)),
             metrics,
             sealing=sealing,
             ask_billing=ask_billing,
             clock_trusted=lambda: control.trust_own_clock or synchronised(),
         )
+        await station.open()
+        yield station
 
 
 @dataclass(slots=True)
@@ -279,7 +283,9 @@ async def _serve(
             health.not_ready,
             relay=None
             if station is None
-            else RelayControl(station.requests, station.batches, station.blocks, station.switches),
+            else RelayControl(
+                station.requests, station.batches, station.blocks, station.switches, station.journal
+            ),
             webhooks_to_ourselves=settings.http.webhooks_to_ourselves,
         )
         deliveries = Deliveries(database, clock, to_ourselves=settings.http.webhooks_to_ourselves)
@@ -383,14 +389,15 @@ async def _watch(
     try:
         while True:
             try:
-                async with asyncio.timeout(LOOK_SECONDS):
+                with cut_after(LOOK_SECONDS) as patience:
                     connection = connection or await _connect(database)
+                    patience.begin(connection)
                     await connection.execute("SELECT 1")
-                    if health.database is not None:
-                        # it is back: dead connections, found one by one, would cost callers seconds
-                        await database.pool.check()
+                if health.database is not None:
+                    # it is back: dead connections, found one by one, would cost callers seconds
+                    await database.pool.check()
                 trouble = None
-            except (psycopg.Error, TimeoutError) as error:
+            except psycopg.Error as error:
                 if connection is not None:
                     await connection.close()
                     connection = None

@@ -95,7 +95,7 @@ async def caller_of(parts: Parts, token: str, scopes: Collection[str]) -> Caller
     found = None
     if 0 < len(token) <= LONGEST_TOKEN:
         now = parts.clock.now()
-        found = await clients.known(parts.database, token, now)
+        found = await clients.known(parts.database.within(), token, now)
         parts.remembered.note(token, found, now)
     return _checked(found, scopes)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Annotated, Final, Protocol
@@ -108,6 +108,10 @@ class Parts:
     remembered: Remembered = field(default_factory=Remembered)
     webhooks_to_ourselves: bool = False
     """webhooks may name this machine, and plain http: for the bench"""
+
+    def promptly(self) -> Parts:
+        """The same, where a database that says nothing is StorageError soon."""
+        return replace(self, database=self.database.within())
 
     def control(self) -> RelayControl:
         """Problem 503 where there is none."""

@@ -164,7 +164,7 @@ async def ask_for_command(
     A command may end `refused` at once: it is a command all the same, with its reason. While the database is
     away, a close by a caller who sees all organisations is kept and sent without it; all else is 503.
     """
-    key, trace, control = key_of(key), trace_of(traceparent), parts.control()
+    key, trace, control, parts = key_of(key), trace_of(traceparent), parts.control(), parts.promptly()
     try:
         if caller.unsure is not None:
             raise caller.unsure
@@ -221,7 +221,7 @@ async def get_command(command_id: UUID, parts: Wanted, caller: Looker) -> Comman
     try:
         if caller.unsure is not None:
             raise caller.unsure
-        return await _command(parts, caller, command_id)
+        return await _command(parts.promptly(), caller, command_id)
     except StorageError:
         journal = None if parts.relay is None else parts.relay.journal
         kept = journal.find(command_id) if journal is not None and caller.sees_all() else None

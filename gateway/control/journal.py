@@ -130,6 +130,8 @@ class CloseJournal:
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._filing_of: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._disk = asyncio.Lock()
+        self.opened = False
+        """Was the file read? Before that nobody knows which meters have a close in it."""
         self._woken = asyncio.Event()
         self._to_file = asyncio.Event()
         self.damaged_lines = 0
@@ -145,7 +147,9 @@ class CloseJournal:
         return sum(len(some) for some in self._of_meter.values())
 
     async def open(self) -> None:
-        """Read the file. JournalError where it cannot be read or written."""
+        """Read the file. JournalError where it cannot be read: then nothing is accepted, and `open` may be
+        called again. One that can only not be written holds what it holds; what cannot be kept is told to
+        whoever wants it kept."""
         loaded = await asyncio.to_thread(self._file.load)
         self.damaged_lines = loaded.damaged
         for record in loaded.records:
@@ -154,7 +158,12 @@ class CloseJournal:
             if entry.filed is None:
                 self._of_meter.setdefault(entry.facts.meter_id, []).append(entry)
         self._forget()
-        await asyncio.to_thread(self._file.rewrite, self._wanted())
+        self.opened = True
+        try:
+            async with self._disk:
+                await asyncio.to_thread(self._file.rewrite, self._wanted())
+        except JournalError as error:
+            log.error("no close can be kept without the database now", error=str(error))
         if self.open_entries:
             log.warning("closes in the journal wait for the database", closes=self.open_entries)
 
@@ -186,6 +195,11 @@ class CloseJournal:
             raise because
         check_key(key)
         self._check(ask)
+        if not self.opened:  # what it holds would be written over
+            raise JournalError(
+                "the database is away, and the close journal could not be read 复电日志无法读取: see the"
+                " gateway's log, then ask again with the same key"
+            )
         body_hash = hashlib.sha256(canonical(ask.body())).digest()
         new = False
         if (entry := self._by_key.get((by, key))) is not None:
@@ -346,7 +360,8 @@ class CloseJournal:
     # working
 
     async def run(self) -> None:
-        """Send and file for as long as this runs; exchanges that are under way then end first."""
+        """Send and file for as long as this runs; exchanges that are under way then end first. `open` it
+        before."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._send_on())
@@ -363,6 +378,7 @@ class CloseJournal:
             terminal = entry.facts.terminal_id
             if (
                 entry.id in self._entries
+                and not entry.filing
                 and entry.look_at is not None
                 and entry.look_at <= now
                 and terminal in here

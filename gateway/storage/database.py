@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import os
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+import select
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import cache
 from importlib import resources
 from types import MappingProxyType, TracebackType
 from typing import Any, Self, TypeAlias
+from weakref import WeakKeyDictionary
 
 import psycopg
 from psycopg import AsyncConnection
@@ -29,6 +35,12 @@ POOL_CONNECTIONS = 8
 RECONNECT_SECONDS = 2.0
 """How long the pool itself tries for a lost connection. It doubles its pauses: a longer time would leave a
 server that is back unused for as long as it was away; a caller that comes later makes it try at once."""
+CHECK_SECONDS = 2.0
+"""A connection of the pool that has not answered nothing at all by then is given up."""
+LATELY_SECONDS = 1.0
+"""A connection that was used within this time is not asked whether it is alive, if nothing came on it."""
+PROMPT_SECONDS = 5.0
+"""What must not wait for a silent server waits so long; see `Database.within`."""
 OLDEST_SERVER = 15_00_00
 """PostgreSQL 15: the schema uses UNIQUE NULLS NOT DISTINCT."""
 
@@ -46,11 +58,23 @@ class Database:
     or `async with`.
     """
 
-    def __init__(self, conninfo: str, pool: AsyncConnectionPool[Connection], has_timescale: bool) -> None:
+    def __init__(
+        self,
+        conninfo: str,
+        pool: AsyncConnectionPool[Connection],
+        has_timescale: bool,
+        within: float | None = None,
+    ) -> None:
         self.conninfo = conninfo
         self.pool = pool
         self.has_timescale = has_timescale
         """Is the TimescaleDB extension in this database? Known after `open`, renewed by `migrate`."""
+        self._within = within
+
+    def within(self, seconds: float = PROMPT_SECONDS) -> Database:
+        """The same database and pool, for what must not hang: a connection is had within `seconds`, and used
+        within `seconds`, or StorageError is raised, also where the server is there and says nothing."""
+        return Database(self.conninfo, self.pool, self.has_timescale, seconds)
 
     @classmethod
     async def open(
@@ -78,13 +102,17 @@ class Database:
         async def alive(connection: Connection) -> None:
             # The pool pauses ever longer after each dead connection that it was about to give: a server that
             # has restarted would stay out of reach while all of them are met. One dead, look at all.
+            if answered_lately(connection):
+                return
             try:
                 await pool.check_connection(connection)
+            except Silent:
+                raise  # the others may be as silent, one after the other
             except psycopg.Error:
                 await pool.check()
                 raise
 
-        pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
+        pool = _Pool(
             conninfo,
             connection_class=AsyncConnection[TupleRow],
             kwargs=arguments,
@@ -117,8 +145,12 @@ class Database:
         A lost or silent server becomes StorageError (trying again may help); a value the database refuses
         becomes StorageError too (trying again does not help).
         """
-        async with _reached(self.conninfo), self.pool.connection() as connection:
-            yield connection
+        wait = None if self._within is None else self._within - CHECK_SECONDS
+        async with _reached(self.conninfo):
+            with cut_after(self._within) as patience:
+                async with self.pool.connection(timeout=wait) as connection:
+                    patience.begin(connection)
+                    yield connection
 
     async def migrate(self) -> list[str]:
         """Bring the schema to this program's; returns the names of the migrations applied now.
@@ -135,6 +167,80 @@ class Database:
                 await connection.execute("SELECT pg_advisory_lock(%s)", (_MIGRATION_LOCK,))
                 self.has_timescale = await _timescale_wanted(connection)
                 return await _apply_pending(connection, self.has_timescale)
+
+
+_asked: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
+"""when each was last given out; monotonic"""
+
+
+def answered_lately(connection: Connection) -> bool:
+    """Need this connection not be looked at, as it was given out just before and its server has not ended it?
+
+    One look costs as much as a statement. A server that ends a connection says so or closes it: there is
+    something to read on it then."""
+    now = time.monotonic()
+    lately = now - _asked.get(connection, 0.0) < LATELY_SECONDS
+    _asked[connection] = now
+    if not lately or connection.closed:
+        return False
+    ready = select.poll()  # select.select takes no descriptor above 1023
+    ready.register(connection.fileno(), select.POLLIN)
+    return not ready.poll(0)
+
+
+class Silent(psycopg.OperationalError):
+    """A connection was ended here since nothing came on it in time."""
+
+
+class _Pool(AsyncConnectionPool[Connection]):
+    """Looks at a connection for CHECK_SECONDS at most."""
+
+    @staticmethod
+    async def check_connection(conn: Connection) -> None:
+        with cut_after(CHECK_SECONDS) as patience:
+            patience.begin(conn)
+            await AsyncConnectionPool.check_connection(conn)
+
+
+class Patience:
+    """With one connection, for a time; see `cut_after`."""
+
+    def __init__(self, seconds: float | None) -> None:
+        self.seconds = seconds
+        self.lost = False
+        self._timer: asyncio.TimerHandle | None = None
+
+    def begin(self, connection: Connection) -> None:
+        """The time runs from now on, for this connection."""
+        if self.seconds is not None:
+            self._timer = asyncio.get_running_loop().call_later(self.seconds, self._cut, connection)
+
+    def _cut(self, connection: Connection) -> None:
+        self.lost = True
+        with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as end:
+            end.shutdown(socket.SHUT_RDWR)
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+@contextmanager
+def cut_after(seconds: float | None) -> Iterator[Patience]:
+    """End a connection that is used here for longer; None: never. Whoever waits for it then gets Silent.
+
+    A server that is stopped or hangs keeps its connections and says nothing. Cancelling does not help then:
+    the driver has the server cancel, and waits for that in its turn, ten seconds and more.
+    """
+    patience = Patience(seconds)
+    try:
+        yield patience
+    except psycopg.OperationalError as error:
+        if patience.lost:
+            raise Silent(f"no answer within {seconds:g} s") from error
+        raise
+    finally:
+        patience.end()
 
 
 def connection_arguments(

@@ -6,7 +6,9 @@ the one gate that rests on what was last known; what is not known is in shadow m
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -20,8 +22,12 @@ log = structlog.get_logger()
 ROUND_SECONDS: Final = 10.0
 """Between two looks for terminals that have come."""
 
-FRESH_SECONDS: Final = 600.0
-"""So long what is known of a terminal is not asked again."""
+GATHER_SECONDS: Final = 1.0
+"""Logins are gathered for so long."""
+
+FRESH_SECONDS: Final = 60.0
+"""So long what is known of a terminal is not asked again: a change of shadow mode may be missed when the
+database goes away so soon after it."""
 
 AT_ONCE: Final = 500
 """Terminals in one question."""
@@ -37,6 +43,11 @@ class LiveTerminals:
         self._here = here
         self._live: dict[int, bool] = {}
         self._asked_at: dict[int, float] = {}
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """A terminal has come."""
+        self._woken.set()
 
     def live(self, terminal_id: int) -> bool:
         """Was it out of shadow mode when it was last asked? False where that is not known."""
@@ -67,4 +78,8 @@ class LiveTerminals:
                 await self.refresh()
             except StorageError as error:
                 log.debug("shadow mode is as it was last known", error=str(error))
-            await self._clock.sleep(ROUND_SECONDS)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ROUND_SECONDS / self._clock.speed):
+                    await self._woken.wait()
+            await self._clock.sleep(GATHER_SECONDS)
+            self._woken.clear()

@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack
 from importlib import resources
 from pathlib import Path
 
+import psutil
 import psycopg
 import pytest
 
@@ -150,6 +151,37 @@ async def test_a_pool_whose_connections_are_all_dead_gives_a_new_one_soon(databa
         )
     async with asyncio.timeout(5), database.connection() as connection:
         await connection.execute("SELECT 1")
+
+
+async def test_a_server_that_says_nothing_is_not_waited_for(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database_module, "CHECK_SECONDS", 0.3)
+    stopped: list[psutil.Process] = []
+
+    async def backend(connection: database_module.Connection) -> psutil.Process:
+        cursor = await connection.execute("SELECT pg_backend_pid()")
+        (pid,) = await cursor.fetchone() or (0,)
+        return psutil.Process(pid)
+
+    async def hang() -> None:
+        async with database.within(1.0).connection() as connection:
+            stopped.append(await backend(connection))
+            stopped[-1].suspend()
+            await connection.execute("SELECT 1")
+
+    async with database.connection() as connection:
+        stopped.append(await backend(connection))
+    stopped[0].suspend()
+    try:
+        async with asyncio.timeout(20):
+            async with database.connection() as connection:  # another one: that one is given up
+                assert (await backend(connection)).pid != stopped[0].pid
+            with pytest.raises(StorageError, match="no answer within 1 s"):
+                await hang()
+    finally:
+        for process in stopped:
+            process.resume()
 
 
 @pytest.mark.parametrize(
