@@ -145,6 +145,8 @@ renew:
 
 # Programs that only root can install. Without them the tests that need them are skipped and counted.
 system-programs:
-	command -v prometheus >/dev/null && exit 0
 	$(APT)
-	apt prometheus || echo "Prometheus is not installed: its tests will be skipped (as root, this would install it)." >&2
+	for program in prometheus mosquitto; do
+	    PATH=$$PATH:/usr/sbin command -v "$$program" >/dev/null || apt "$$program" ||
+	        echo "$$program is not installed: its tests will be skipped (as root, this would install it)." >&2
+	done
