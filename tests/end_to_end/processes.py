@@ -131,11 +131,17 @@ class Gateway(Process):
     """`lingdian serve` in a state folder of its own, and the command line on that state."""
 
     def __init__(
-        self, state: Path, environment: Mapping[str, str] | None = None, port: int | None = None
+        self,
+        state: Path,
+        environment: Mapping[str, str] | None = None,
+        port: int | None = None,
+        module: str = "gateway",
     ) -> None:
+        """module: what is run as `python -m`; it takes the arguments of `lingdian`."""
         state.mkdir(parents=True, exist_ok=True)
         super().__init__("gateway", state, {"LINGDIAN_COLLECTION__ENABLED": "false", **(environment or {})})
         self.state = state
+        self.module = module
         self.host = "127.0.0.1"
         self.port = port or free_port()
 
@@ -146,7 +152,7 @@ class Gateway(Process):
     def start(self) -> dict[str, Any]:
         """Start it and wait until terminals may dial in; what it said of itself."""
         self.launch(
-            ["-m", "gateway", "--state", str(self.state), "serve", f"--listen={self.address}", "--json"]
+            ["-m", self.module, "--state", str(self.state), "serve", f"--listen={self.address}", "--json"]
         )
         return self.line("ready")
 
