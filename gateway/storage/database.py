@@ -48,6 +48,12 @@ _MIGRATION_LOCK = 0x4C44_0001
 """Key of the advisory lock under which migrations run: two gateways may start at once."""
 _TIMESCALE_SUFFIX = ".timescale.sql"
 """A migration named so is applied where the extension is: now, or at the first start after it came."""
+_NO_SEGMENTS = (
+    "SELECT set_config(name, '', true) FROM pg_settings"
+    " WHERE name = 'timescaledb.compression_segmentby_default_function'"
+)
+"""TimescaleDB 2.15 to 2.19 chooses a column to segment by where none is named, and then finds that it is one
+of those to order by."""
 _QUERY_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
@@ -346,6 +352,8 @@ async def _apply_pending(connection: Connection, has_timescale: bool) -> list[st
                 )
         elif has_timescale or not name.endswith(_TIMESCALE_SUFFIX):
             async with connection.transaction():
+                if name.endswith(_TIMESCALE_SUFFIX):
+                    await connection.execute(_NO_SEGMENTS)
                 await connection.execute(statements)
                 await connection.execute(
                     "INSERT INTO schema_migration (name, sha256) VALUES (%s, %s)", (name, digest)
