@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import decode, night, sweep
+from benchmarks import decode, night, relay, sweep
 
-PARTS = {"decode": decode.run, "sweep": sweep.run, "night": night.run}
+PARTS = {"decode": decode.run, "sweep": sweep.run, "night": night.run, "relay": relay.run}
 
 
 def main() -> None:

@@ -124,9 +124,9 @@ def _sweep(gateway: Gateway, simulator: Simulator, day: date) -> Run:
     database = embedded.server_pid(gateway.state / "database")
     assert database is not None
     processes = {"gateway": gateway.pid, "simulator": simulator.pid, "database": database}
-    before = {name: _cpu(pid) for name, pid in processes.items()}
+    before = {name: cpu_seconds(pid) for name, pid in processes.items()}
     summary = gateway.json("collect", f"--day={day}")
-    cpu = {name: _cpu(pid) - before[name] for name, pid in processes.items()}
+    cpu = {name: cpu_seconds(pid) - before[name] for name, pid in processes.items()}
     return Run(
         summary["collected"],
         summary["seconds"],
@@ -135,7 +135,7 @@ def _sweep(gateway: Gateway, simulator: Simulator, day: date) -> Run:
     )
 
 
-def _cpu(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
     """CPU seconds of a process and its children, living and reaped."""
     total = 0.0
     parent = psutil.Process(pid)

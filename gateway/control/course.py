@@ -50,8 +50,8 @@ CLOCK_TOLERANCE_S: Final = 120.0
 """A trip to a meter whose clock is off by more could be obeyed when it is long over."""
 
 DESK_FRESH: Final = timedelta(seconds=5)
-"""Whoever stood still for longer between his desk and the write may have lost the desk: a database that restarts
-keeps none, and a close may have been accepted at it since."""
+"""Whoever stood still for longer between his desk and the write may have lost the desk: a database that
+restarts keeps none, and a close may have been accepted at it since."""
 
 LOST_AFTER: Final = timedelta(minutes=5)
 """A command that has been in SENDING for so long is in nobody's hands any more: longer than any exchange."""
@@ -409,14 +409,16 @@ class Course:
                 def last_check() -> Trouble | None:
                     if mine.action in GATED_AS_TRIP and door.contested:
                         return Trouble(Why.CONTESTED)
+                    judgement = self._judge(mine, facts)
+                    said.append(judgement)
+                    if judgement.do is not Do.SEND:
+                        return Trouble(judgement.why or Why.EXPIRED)
                     if mine.action in GATED_AS_TRIP and facts.shadow:
                         return Trouble(Why.SHADOW)
                     age = self._clock.now() - opened_at
                     if mine.action in GATED_AS_TRIP and not timedelta(0) <= age <= DESK_FRESH:
                         return Trouble(Why.OUR_CLOCK, f"{age} have passed since the last look at the desk")
-                    judgement = self._judge(mine, facts)
-                    said.append(judgement)
-                    return None if judgement.do is Do.SEND else Trouble(judgement.why or Why.EXPIRED)
+                    return None
 
                 written = await door.write(prepared, last_check)
                 if isinstance(written, NotWritten):

@@ -1,12 +1,15 @@
 """Gives every terminal that is ours its next relay command, one at a time each, what gives power back first.
 
-Polling is what it rests on; `wake` only makes it look sooner. A worker that dies leaves nothing behind but
-rows that become due again.
+Polling is what it rests on; to be woken only makes it look sooner. A terminal for which a command was
+accepted or is done is looked at by itself: to look at all of them each time would cost more than the command.
+A worker that dies leaves nothing behind but rows that become due again.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set
+from contextlib import suppress
 from typing import Final
 
 import structlog
@@ -25,7 +28,10 @@ from gateway.session.relay import RelayDoors
 log = structlog.get_logger()
 
 POLL_SECONDS: Final = 1.0
-"""Between two looks for work when nobody wakes us."""
+"""Between two looks at all terminals when nobody wakes us."""
+
+BETWEEN_SECONDS: Final = 0.02
+"""Between two looks at all terminals, however often we are woken: one look serves a storm of requests."""
 
 AT_ONCE: Final = 256
 """Commands under way at one time; each terminal has one at most."""
@@ -62,6 +68,8 @@ class Dispatcher:
         self._at_once = at_once
         self._poll_seconds = poll_seconds
         self._woken = asyncio.Event()
+        self._look_at_all = True
+        self._some: set[int] = set()
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._last: dict[int, tuple[Ref, float]] = {}
 
@@ -70,36 +78,56 @@ class Dispatcher:
         """What is being done now."""
         return frozenset(self._under_way.values())
 
+    def wake_at(self, terminal_id: int) -> None:
+        """There may be work at this terminal: a command of it was accepted."""
+        self._some.add(terminal_id)
+        self._woken.set()
+
     def wake(self) -> None:
-        """There may be work: a command was accepted, a terminal has logged in."""
+        """There may be work anywhere: a terminal has logged in, a brake was released."""
+        self._look_at_all = True
         self._woken.set()
 
     async def run(self) -> None:
         """Look for work and have it done, for as long as this runs."""
         try:
+            poll_at = between_until = 0.0
             while True:
-                self._woken.clear()
-                await self._start_some()
-                try:
-                    async with asyncio.timeout(self._poll_seconds / self._clock.speed):
-                        await self._woken.wait()
-                except TimeoutError:
-                    pass
+                now = self._clock.monotonic()
+                if now >= poll_at or (self._look_at_all and now >= between_until):
+                    self._look_at_all = False
+                    self._some.clear()
+                    await self._start_some(self._doors.here())
+                    now = self._clock.monotonic()
+                    poll_at, between_until = now + self._poll_seconds, now + BETWEEN_SECONDS
+                elif self._some:
+                    some, self._some = self._some, set()
+                    await self._start_some(self._doors.here() & some)
+                else:
+                    await self._wait((between_until if self._look_at_all else poll_at) - now)
         finally:
             # What is between claim and answer must not be cut in two: the exchanges end by themselves.
             if under_way := list(self._under_way.values()):
                 await asyncio.shield(asyncio.wait(under_way))
 
-    async def _start_some(self) -> None:
+    async def _wait(self, seconds: float) -> None:
+        """Until somebody wakes us, and so long at most."""
+        self._woken.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds / self._clock.speed):
+                await self._woken.wait()
+
+    async def _start_some(self, terminals: Set[int]) -> None:
         room = self._at_once - len(self._under_way)
-        here = self._doors.here()
-        if room <= 0 or not here:
+        if room <= 0 or not terminals:
             return
         try:
-            found = await self._store.due(here, self._clock.now(), room, self._under_way.keys())
+            found = await self._store.due(terminals, self._clock.now(), room, self._under_way.keys())
         except StorageError as error:
             log.warning("relay commands cannot be looked up", error=str(error))
             return
+        if len(found) == room:  # there may be more, elsewhere
+            self._look_at_all = True
         now = self._clock.monotonic()
         for ref in found:
             last, at = self._last.get(ref.terminal_id, (None, 0.0))
@@ -122,4 +150,4 @@ class Dispatcher:
             await self._clock.sleep(REST_SECONDS)
         finally:
             self._under_way.pop(ref.terminal_id, None)
-            self._woken.set()
+            self.wake_at(ref.terminal_id)

@@ -8,8 +8,10 @@ StorageError (try again with the same key).
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID, uuid4
@@ -65,6 +67,10 @@ LONGEST_TRIP: Final = timedelta(days=31)
 AT_ONCE: Final = 500
 """Overdue commands that are ended in one go."""
 
+TRIPS_AT_A_TIME: Final = 2
+"""Requests for what takes power away that are at a desk together. One waits for the database while the other
+is worked on; more would only stand in the way."""
+
 FAILURES: Final = 20
 """So many overdue commands may fail to be ended before the database itself is thought to be at fault."""
 
@@ -92,13 +98,17 @@ class Requests:
         *,
         switches: SwitchStore,
         wake: Callable[[], None] = lambda: None,
+        wake_at: Callable[[int], None] | None = None,
     ) -> None:
-        """rules: as they are now. wake: called when there may be something to send."""
+        """rules: as they are now. wake: called when there may be something to send; wake_at, by default the
+        same: when it is at this terminal."""
         self._store = store
         self._rules = rules
         self._clock = clock
         self._switches = switches
         self._wake = wake
+        self._wake_at = wake_at or (lambda terminal_id: wake())
+        self._darkening = asyncio.Semaphore(TRIPS_AT_A_TIME)
 
     async def accept(self, ask: Ask, by: str, key: str, *, trace: str = "") -> Accepted:
         """One command for this request: queued, or refused with the reason.
@@ -137,7 +147,7 @@ class Requests:
             if ask.meter_id is None:
                 raise Unfit(Why.UNKNOWN_METER, ask.meter)
             try:
-                async with self._store.desk(ask.meter_id) as desk:
+                async with self.turn(ask), self._store.desk(ask.meter_id) as desk:
                     action, said = self.judge(ask, desk.facts)
                     new = self._new(ask, action, desk.facts, by, key, body_hash, trace, batch)
                     made.add(new.id)
@@ -149,9 +159,19 @@ class Requests:
                     raise
                 self._wake()
                 continue
-            self._wake()
+            self._wake_at(desk.facts.terminal_id)
             return Accepted(command, new=True)
         raise AssertionError("the last try returns or raises")
+
+    @asynccontextmanager
+    async def turn(self, ask: Ask) -> AsyncIterator[None]:
+        """What would take power away is looked at a few at a time: whoever asks for thousands of trips at
+        once waits here, and not in the way of those who have paid. Who waits keeps his connection busy."""
+        if ask.verb not in GATED_AS_TRIP:
+            yield
+            return
+        async with self._darkening:
+            yield
 
     def judge(self, ask: Ask, facts: MeterFacts) -> tuple[Action, Judgement]:
         """What would be done with this request now: the action that it comes to, and the gates' word.
@@ -396,13 +416,16 @@ async def supersede_for(desk: Desk, new: NewCommand) -> None:
     """What gives or protects power takes the place of what would take it away, at the desk that adds it."""
     if new.action in RESTORING or new.action is Action.KEEP_POWER:
         for one in desk.facts.open:
-            if one.state in _UNSENT and _overtakes(new.action, one):
+            if one.state in _UNSENT and _overtakes(new, one):
                 then = State.CANCELLED if one.state is State.REQUESTED else State.SUPERSEDED
                 await step(desk, one, then, why=Why.NEWER_INTENT, detail=f"{new.action} {new.id}")
 
 
-def _overtakes(action: Action, older: Command) -> bool:
-    """Does a new `action` take the place of this one, which has not been sent?"""
+def _overtakes(new: NewCommand, older: Command) -> bool:
+    """Does a new command take the place of this one, which has not been sent? One of shadow mode, which will
+    never be, does not take that of a close that will."""
     if older.action in GATED_AS_TRIP:
         return True
-    return action in RESTORING and older.action in RESTORING and older.attempts == 0
+    if new.shadow and not older.shadow:
+        return False
+    return new.action in RESTORING and older.action in RESTORING and older.attempts == 0

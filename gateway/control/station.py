@@ -99,7 +99,14 @@ class Station:
         self._watch = partial(watch, partial(relay_evidence.oldest, database), metrics, clock)
         registry.on_login(lambda session: self._dispatcher.wake())
         registry.on_login(lambda session: self._live.wake())
-        self.requests = Requests(store, rules, clock, switches=switches, wake=self._dispatcher.wake)
+        self.requests = Requests(
+            store,
+            rules,
+            clock,
+            switches=switches,
+            wake=self._dispatcher.wake,
+            wake_at=self._dispatcher.wake_at,
+        )
         self.batches = Batches(store, RelayBatches(database), self.requests, rules, clock)
         self.blocks = Protections(ControlBlocks(database), self.requests, clock)
         self.switches = Switches(switches, clock)

@@ -306,11 +306,37 @@ async def test_a_permitted_close_is_followed_until_the_button_is_pressed() -> No
 async def test_shadow_goes_all_the_way_but_one() -> None:
     bench = Bench(replace(FACTS, shadow=True))
     for action in (Action.TRIP, Action.CLOSE):
-        command = await bench.accept(action)
+        command = await bench.accept(action, shadow=True)
         done = await bench.work_until(command, State.CANCELLED)
         assert done.why is Why.SHADOW
     assert bench.door.written == []
     assert bench.door.prepared == 0
+
+
+async def test_shadow_mode_that_begins_later_stops_a_trip_and_no_close() -> None:
+    bench = Bench()
+    trip = await bench.accept(Action.TRIP)
+    bench.change(shadow=True)
+    assert (await bench.work_until(trip, State.CANCELLED)).why is Why.SHADOW
+    close = await bench.accept(Action.CLOSE)
+    await bench.work_until(close, State.VERIFIED)
+    assert bench.relay.obeyed == [Action.CLOSE]
+
+
+async def test_whoever_stood_still_beside_the_write_looks_again() -> None:
+    bench = Bench()
+    trip = await bench.accept(Action.TRIP)
+
+    def stands_still() -> None:
+        bench.clock.shown += timedelta(seconds=6)
+        bench.door.before_write = lambda: None
+
+    bench.door.before_write = stands_still
+    await bench.work()
+    assert bench.door.written == []
+    assert (bench.command(trip).state, bench.command(trip).why) == (State.QUEUED, Why.OUR_CLOCK)
+    await bench.work_until(trip, State.VERIFIED)
+    assert bench.relay.obeyed == [Action.TRIP]
 
 
 @pytest.mark.parametrize("owes", [False, None])
