@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -90,6 +91,19 @@ class RelayControl:
     """None: closes wait for the database like all else"""
 
 
+TRIPS_AT_A_TIME: Final = 2
+"""Requests for trips that are worked on together, from the look at the token to the answer. Each takes a
+connection of the database and its share of a core."""
+
+
+class Turns:
+    """Of requests that would take power away; see `turns`."""
+
+    def __init__(self) -> None:
+        self.free = asyncio.Semaphore(TRIPS_AT_A_TIME)
+        self.waiting = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Parts:
     """The running gateway, as the routes see it."""
@@ -106,6 +120,7 @@ class Parts:
     """None: this gateway switches no relay"""
     fanout: Fanout = field(default_factory=Fanout)
     remembered: Remembered = field(default_factory=Remembered)
+    turns: Turns = field(default_factory=Turns)
     webhooks_to_ourselves: bool = False
     """webhooks may name this machine, and plain http: for the bench"""
 

@@ -22,6 +22,7 @@ from gateway.api.relay_commands import (
     trace_of,
     words_of,
 )
+from gateway.api.turns import Turn
 from gateway.command import Action, State, Why
 from gateway.control.batches import LONGEST, BatchAnswer, Line
 from gateway.storage import relay_list
@@ -78,6 +79,7 @@ class BatchShown(BaseModel):
     responses={200: {"model": BatchShown, "description": "Dry run: nothing was written"}},
 )
 async def ask_for_batch(
+    turn: Turn,
     wanted: BatchRequest,
     parts: Wanted,
     caller: Controller,

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.api.auth import Approver, Caller, Closer, Controller, Looker, Reader
 from gateway.api.parts import Instant, KeptClose, Parts, Wanted
 from gateway.api.problems import Problem
+from gateway.api.turns import Turn
 from gateway.command import WHY_TEXT, Action, State, Why
 from gateway.control.ask import LONGEST_TEXT, RESTORE, Ask
 from gateway.errors import StorageError
@@ -151,6 +152,7 @@ class FieldOrderPage(BaseModel):
 
 @acting.post("/relay-commands", status_code=HTTPStatus.ACCEPTED)
 async def ask_for_command(
+    turn: Turn,
     wanted: CommandRequest,
     parts: Wanted,
     caller: Closer,
