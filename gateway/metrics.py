@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final, Literal, Protocol
+from functools import partial
+from typing import Final, Literal, Protocol, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
@@ -27,6 +28,23 @@ Dial = Literal["made", "failed"]
 
 Handshake = Literal["not_tls", "certificate", "protocol", "deadline", "limit", "broken"]
 """Why a TLS handshake failed; `certificate`: the peer's, or ours to the peer; `limit`: too many under way."""
+
+MqttFate = Literal[
+    "taken",
+    "duplicate",
+    "settled before",
+    "retained",
+    "stale",
+    "unusable",
+    "refused",
+    "given back",
+    "dropped",
+    "poisonous",
+]
+"""What became of an MQTT message: handed to a session, or a status; said to be a duplicate (counted beside
+the others); settled in an earlier connection; ignored as retained or too old; no frame of a terminal; no
+more links; not acknowledged, so that it comes again; lost, at QoS 0 or because a session does not read;
+given up."""
 
 OUTCOMES: Final[tuple[Outcome, ...]] = ("answered", "confirmed", "denied", "silent", "broken", "late")
 FILINGS: Final[tuple[Filing, ...]] = ("new", "filled", "equal", "won", "lost")
@@ -124,6 +142,11 @@ class Metrics:
         self.logins_unknown = Counter(
             "lingdian_logins_unknown", "Logins of terminals that are not in the assets", registry=registry
         )
+        self.logins_refused = Counter(
+            "lingdian_logins_refused",
+            "Logins denied: not in the assets, or not the terminal that the link is for",
+            registry=registry,
+        )
         self.takeovers = Counter(
             "lingdian_takeovers", "Logins that took over from an older connection", registry=registry
         )
@@ -153,6 +176,13 @@ class Metrics:
             "lingdian_exchange_seconds",
             "From request to whole answer",
             buckets=EXCHANGE_SECONDS,
+            registry=registry,
+        )
+
+        self.mqtt_messages = Gauge(
+            "lingdian_mqtt_messages",
+            "MQTT messages since the start, by what became of them",
+            ["fate"],
             registry=registry,
         )
 
@@ -298,6 +328,11 @@ class Metrics:
         """Ask these, whenever somebody asks us: closes that wait in the journal, and its damaged lines."""
         self.journal_closes.set_function(closes)
         self.journal_damaged.set_function(damaged)
+
+    def watch_mqtt(self, messages: Callable[[MqttFate], int]) -> None:
+        """Ask this, whenever somebody asks us: messages of all brokers by what became of them."""
+        for fate in get_args(MqttFate):
+            self.mqtt_messages.labels(fate).set_function(partial(messages, fate))
 
     def rows_waiting(self, rows: int) -> None:
         """Rows handed to the writer and not yet committed."""

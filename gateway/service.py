@@ -42,7 +42,7 @@ from gateway.state import State
 from gateway.storage import embedded
 from gateway.storage.database import Connection, Database, connection_arguments, cut_after, first_line
 from gateway.storage.readings import ReadingWriter
-from gateway.transports import tcp
+from gateway.ways_in import WaysIn
 
 STOP_SECONDS: Final = 7.0
 """For a clean stop as a whole; what has not ended by then is left (nothing unconfirmed is lost)."""
@@ -299,13 +299,8 @@ async def _serve(
                         tls=_tls(settings.http),
                     )
                 )
-        with _naming("listen.address", settings.listen.address):
-            listener = await tcp.listen(
-                *split_address(settings.listen.address),
-                registry.accept,
-                limits=_limits(settings),
-                metrics=metrics,
-            )
+        ways_in = WaysIn(settings, registry, clock, metrics)
+        listening = await ways_in.open()
         async with asyncio.TaskGroup() as group:
             for server in servers:
                 group.create_task(server.serve())
@@ -321,7 +316,7 @@ async def _serve(
                 background.append(group.create_task(schedule.run()))
             try:
                 ready = {
-                    "listen": f"{listener.host}:{listener.port}",
+                    "listen": listening,
                     "http": servers[1].address if len(servers) > 1 else None,
                     "socket": str(state.socket),
                     "pid": os.getpid(),
@@ -334,7 +329,7 @@ async def _serve(
                 health.stopping = True
                 for task in background:
                     task.cancel()
-                await listener.close()
+                await ways_in.close()
                 await collections.close()
                 await registry.close()
                 for server in servers:
@@ -354,15 +349,6 @@ def _tls(http: HttpSettings) -> Tls | None:
             f"http: certificate, key or client_authorities cannot be used 证书无法使用: {error}"
         ) from error
     return tls
-
-
-def _limits(settings: Settings) -> tcp.TcpLimits:
-    return tcp.TcpLimits(
-        connections=settings.listen.max_connections,
-        connections_per_host=settings.listen.max_connections_per_ip,
-        read_buffer_bytes=settings.session.read_buffer_bytes,
-        write_deadline_s=settings.listen.write_deadline_seconds,
-    )
 
 
 @contextmanager

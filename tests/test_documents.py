@@ -18,7 +18,16 @@ from typer import Context
 from typer.main import get_command
 
 from gateway.cli import app
-from gateway.config import MeterSettings, ProfileSettings, Settings, load
+from gateway.config import (
+    BrokerSettings,
+    DialSettings,
+    LineSettings,
+    MeterSettings,
+    ModemSettings,
+    ProfileSettings,
+    Settings,
+    load,
+)
 from gateway.metrics import Metrics
 from gateway.model import REASON_TEXT
 
@@ -56,7 +65,7 @@ def written_keys(block: str) -> dict[str, set[str]]:
 
 
 def test_the_settings_document_names_every_key() -> None:
-    everything, profile, meters = toml_blocks("docs/configuration.md")
+    everything, profile, meters, channels = toml_blocks("docs/configuration.md")
     sections = {name: field.annotation for name, field in Settings.model_fields.items() if name != "profiles"}
     assert written_keys(everything) == {
         name: keys_of(section)
@@ -65,18 +74,26 @@ def test_the_settings_document_names_every_key() -> None:
     }
     assert set.union(*written_keys(profile).values()) == keys_of(ProfileSettings)
     assert set.union(*written_keys(meters).values()) == keys_of(MeterSettings)
+    assert {name.partition(".")[0]: keys for name, keys in written_keys(channels).items()} == {
+        "dial": keys_of(DialSettings),
+        "lines": keys_of(LineSettings),
+        "modems": keys_of(ModemSettings),
+        "mqtt": keys_of(BrokerSettings),
+    }
 
 
 def test_the_settings_document_shows_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith("LINGDIAN_")]:
         monkeypatch.delenv(name)
-    everything, profile, meters = toml_blocks("docs/configuration.md")
+    everything, profile, meters, channels = toml_blocks("docs/configuration.md")
     (tmp_path / "as-written.toml").write_text(everything, encoding="utf-8")
     assert load(tmp_path / "as-written.toml").model_dump() == load().model_dump()
     (tmp_path / "profile.toml").write_text(profile, encoding="utf-8")
     assert set(load(tmp_path / "profile.toml").profiles) == {"old-gprs"}
     (tmp_path / "meters.toml").write_text(meters, encoding="utf-8")
     assert set(load(tmp_path / "meters.toml").meters) == {"default", "with-chip"}
+    (tmp_path / "channels.toml").write_text(channels, encoding="utf-8")
+    assert set(load(tmp_path / "channels.toml").lines) == {"basement"}
 
 
 # operations ----------------------------------------------------------------------------------------------

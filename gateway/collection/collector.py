@@ -55,7 +55,7 @@ class Collector:
         """`registry`: the Registry; `store`: CollectionStore(database); `writer`: the ReadingWriter.
 
         `store_days(profile)`: how long terminals of that profile keep their midnights, in days
-        (`SessionSettings.profile(name).store_days`).
+        (`SessionSettings.profile(name).store_days`), 0 where they keep none.
         """
         self._registry = registry
         self._store = store

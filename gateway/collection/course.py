@@ -90,7 +90,8 @@ class Course:
         take: Callable[[datetime], bool],
         chance: Callable[[], float] = random.random,
     ) -> None:
-        """`dues`: all of the days asked for; `missing`: those without a row.
+        """`dues`: all of the days asked for; `missing`: those without a row. `store_days`: how many midnights
+        the terminal keeps; 0: none, and its meters are asked at once.
 
         Nothing is asked after `deadline`. `take(now)` draws on the terminal's allowance of direct reads;
         `chance` gives 0..1 for jitter.
@@ -105,9 +106,10 @@ class Course:
         self._failed: dict[Due, _Trouble] = {}
         self._tries: Counter[Due] = Counter()
         self._groups = deque(groups(missing))
+        detail = "" if store_days else "it keeps no values"
         while self._groups and past_store(self._groups[-1].frozen_at, now, store_days):
             for one in self._groups.pop().dues:  # the oldest midnights stand last
-                self._failed[one] = _Trouble(Reason.PAST_STORE, "")
+                self._failed[one] = _Trouble(Reason.PAST_STORE, detail)
         self.already = self.due - sum(len(group.dues) for group in self._groups) - len(self._failed)
         self.collected = self.already
         self._at = 0

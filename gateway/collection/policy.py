@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, time, timedelta
 from enum import Enum
 from typing import Final
@@ -95,6 +95,10 @@ class Policy:
         """Seconds between round `round_` (from 1) and the next; `chance` in 0..1."""
         pause = min(self.longest_pause, self.pause * 2.0 ** min(round_ - 1, 32))
         return pause * (1.0 + self.jitter * chance)
+
+    def straight(self) -> Policy:
+        """The same at a terminal that keeps no values: its meters are all there is to ask, at any hour."""
+        return replace(self, direct=Direct.ALWAYS)
 
     def may_ask_meters(self, now: datetime) -> bool:
         """Are direct reads allowed at `now` (UTC)?"""

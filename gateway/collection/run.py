@@ -302,15 +302,16 @@ class Run:
 
     def _course(self, assets: TerminalAssets, dues: Sequence[Due], missing: Sequence[Due]) -> Course:
         allowance, address = self._parts.allowance, assets.address
+        store_days = self._parts.store_days(assets.profile)
         return Course(
             assets,
             dues,
             missing,
-            self._policy,
+            self._policy if store_days else self._policy.straight(),
             now=self._clock.now(),
             deadline=self._deadline,
-            store_days=self._parts.store_days(assets.profile),
-            take=lambda now: allowance.take(address, now),
+            store_days=store_days,
+            take=lambda now: not store_days or allowance.take(address, now),
         )
 
     async def _refresh(self, course: Course) -> None:

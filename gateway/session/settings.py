@@ -33,7 +33,7 @@ class TerminalProfile:
     """None: as in the settings"""
     points_a_request: int = 16
     store_days: int = 30
-    """days for which the terminal keeps its frozen values"""
+    """days for which the terminal keeps its frozen values; 0: it keeps none, and its meters are asked"""
     fcv: bool = False
     """FCB turns with each request and is marked valid"""
     password: Scheme | None = None
@@ -63,7 +63,7 @@ def _terminal_profile(row: profiles.Profile) -> TerminalProfile:
         clock_tolerance_s=row.clock_tolerance_s,
         reply_timeout_s=row.reply_timeout_s,
         points_a_request=row.points_a_request,
-        store_days=row.store_days,
+        store_days=row.store_days if row.keeps_values else 0,
         fcv=row.fcv,
         password=row.scheme(),
         variants=row.variants,

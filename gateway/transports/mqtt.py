@@ -12,13 +12,13 @@ import contextlib
 import random
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import structlog
 
 from gateway.clock import Clock
 from gateway.errors import ConfigurationError
-from gateway.metrics import Metrics
+from gateway.metrics import Metrics, MqttFate
 from gateway.transports.mqtt_broker import GOODBYE_S, BrokerLost, Connection, Incoming
 from gateway.transports.mqtt_link import MqttLink
 from gateway.transports.mqtt_settings import MqttSettings
@@ -34,23 +34,6 @@ that gateways do not all come back at once."""
 STOOD_S: Final = 30.0
 """A connection that stood so long was a good one: the next try begins with the short wait."""
 
-Fate = Literal[
-    "taken",
-    "duplicate",
-    "settled before",
-    "retained",
-    "stale",
-    "unusable",
-    "refused",
-    "given back",
-    "dropped",
-    "poisonous",
-]
-"""What became of a message: handed to a session, or a status; said to be a duplicate (counted beside the
-others); settled in an earlier connection; ignored as retained or too old; no frame of a terminal; no more
-links; not acknowledged, so that it comes again; lost, at QoS 0 or because a session does not read; given
-up."""
-
 
 class MqttTerminals:
     """All terminals behind one broker. Made by `connect`; `close` ends it."""
@@ -63,7 +46,7 @@ class MqttTerminals:
         metrics: Metrics | None,
     ) -> None:
         self.settings = settings
-        self.counts: Tally[Fate] = Tally()
+        self.counts: Tally[MqttFate] = Tally()
         """messages by what became of them"""
         self.connection: Connection | None = None
         """the one that stands"""
@@ -176,7 +159,7 @@ class MqttTerminals:
             self.counts["duplicate"] += 1
         return known in (Known.NEW, Known.AGAIN)
 
-    def _done(self, incoming: Incoming, fate: Fate) -> None:
+    def _done(self, incoming: Incoming, fate: MqttFate) -> None:
         self.counts[fate] += 1
         incoming.acknowledge()
 

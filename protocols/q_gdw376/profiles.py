@@ -63,6 +63,7 @@ class Profile:
     forward_margin_s: float
     clock_tolerance_s: float
     store_days: int
+    keeps_values: bool
     points_a_request: int
     rx_buffer: int
     tx_buffer: int

@@ -148,11 +148,13 @@ async def test_a_database_that_restarts_in_the_sweep_only_costs_time(
     for one in here:
         registry.login(Terminal(one, clock, takes=0.5))
 
+    enough = asyncio.Event()
+
     async def trouble() -> None:
         async with await psycopg.AsyncConnection.connect(conninfo, autocommit=True) as other:
-            while True:
-                await other.execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            while not enough.is_set():
+                await other.execute(  # and wait for their end: none dies when the trouble is over
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
                 )
                 await asyncio.sleep(0.1)
@@ -162,7 +164,8 @@ async def test_a_database_that_restarts_in_the_sweep_only_costs_time(
         killing = asyncio.create_task(trouble())
         sweep = asyncio.create_task(collector.collect(DAY, direct=policy(pause=5.0, redials=100)))
         await asyncio.wait([sweep], timeout=1.0)
-        killing.cancel()
+        enough.set()
+        await killing
         try:
             came_to = await sweep
         except StorageError:  # it was away from the start: said at once, and asked for again

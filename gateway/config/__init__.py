@@ -13,41 +13,27 @@ import tomllib
 from collections.abc import Iterator
 from datetime import datetime, time
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 from pydantic_settings.sources import InitSettingsSource
 
+from gateway.config.channels import BrokerSettings, DialSettings, LineSettings, ListenSettings, ModemSettings
+from gateway.config.section import Address, Section, split_address
 from gateway.errors import ConfigurationError
+
+__all__ = [
+    "BrokerSettings",
+    "DialSettings",
+    "LineSettings",
+    "ListenSettings",
+    "ModemSettings",
+    "split_address",
+]
 
 ENVIRONMENT_PREFIX: Final = "LINGDIAN_"
 SECTION_MARK: Final = "__"
-
-
-def split_address(text: str) -> tuple[str, int]:
-    """`HOST:PORT` (`[::1]:7000` for IPv6) as its parts; port 0 takes a free one.
-
-    Raises ValueError that says what is wrong.
-    """
-    host, colon, port = text.rpartition(":")
-    if not colon or not host or not port.isascii() or not port.isdecimal() or int(port) > 65535:
-        raise ValueError(f"{text!r} is not HOST:PORT with a port from 0 to 65535")
-    return host.strip("[]"), int(port)
-
-
-def _checked_address(text: str) -> str:
-    split_address(text)
-    return text
-
-
-Address = Annotated[str, AfterValidator(_checked_address)]
-
-
-class Section(BaseModel):
-    """Base of all sections: frozen, and a key that nobody knows is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class DatabaseSettings(Section):
@@ -63,18 +49,6 @@ class DatabaseSettings(Section):
     """rows a COPY; smaller ones cost speed (1,000: 40 %)"""
     queue_rows: int = Field(default=200_000, ge=1, le=5_000_000)
     """rows that may wait for the writer; when full, sessions wait"""
-
-
-class ListenSettings(Section):
-    """Where terminals dial in."""
-
-    address: Address = "127.0.0.1:3761"
-    """loopback unless told: `0.0.0.0:3761` lets terminals in from outside"""
-    max_connections: int = Field(default=20_000, ge=1)
-    max_connections_per_ip: int = Field(default=20_000, ge=1)
-    """equal to the whole by default: behind a mobile operator's NAT all terminals share few addresses"""
-    write_deadline_seconds: float = Field(default=20.0, gt=0, le=600)
-    """a peer that takes no bytes for so long is dropped"""
 
 
 class HttpSettings(Section):
@@ -196,6 +170,8 @@ class ProfileSettings(Section):
     reply_timeout_seconds: float | None = Field(default=None, gt=0, le=600)
     store_days: int | None = Field(default=None, ge=1, le=400)
     """for how many days the terminal keeps its frozen values"""
+    keeps_values: bool | None = None
+    """false: it keeps none, and its meters are asked themselves, at any hour and without the hourly limit"""
     clock_tolerance_seconds: float | None = Field(default=None, gt=0, le=86_400)
     points_per_request: int | None = Field(default=None, ge=1, le=64)
     fcv: bool | None = None
@@ -372,6 +348,10 @@ class Settings(BaseSettings):
 
     database: DatabaseSettings = DatabaseSettings()
     listen: ListenSettings = ListenSettings()
+    dial: dict[str, DialSettings] = Field(default_factory=dict)
+    lines: dict[str, LineSettings] = Field(default_factory=dict)
+    modems: dict[str, ModemSettings] = Field(default_factory=dict)
+    mqtt: dict[str, BrokerSettings] = Field(default_factory=dict)
     http: HttpSettings = HttpSettings()
     session: SessionSettings = SessionSettings()
     collection: CollectionSettings = CollectionSettings()
@@ -381,6 +361,17 @@ class Settings(BaseSettings):
     control: ControlSettings = ControlSettings()
     log: LogSettings = LogSettings()
     clock: ClockSettings = ClockSettings()
+
+
+_NAMED: Final[dict[str, type[BaseModel]]] = {
+    "profiles": ProfileSettings,
+    "meters": MeterSettings,
+    "dial": DialSettings,
+    "lines": LineSettings,
+    "modems": ModemSettings,
+    "mqtt": BrokerSettings,
+}
+"""Sections of which there may be many, each under a name of its own."""
 
 
 def load(file: Path | None = None, **sections: Any) -> Settings:
@@ -466,8 +457,5 @@ def _known_keys(path: list[str]) -> list[str]:
     if not path:
         return list(Settings.model_fields)
     section = Settings.model_fields[path[0]].annotation if path[0] in Settings.model_fields else None
-    if path[0] == "profiles":
-        section = ProfileSettings
-    elif path[0] == "meters":
-        section = MeterSettings
+    section = _NAMED.get(path[0], section)
     return list(section.model_fields) if isinstance(section, type) and issubclass(section, BaseModel) else []
