@@ -46,6 +46,18 @@ BREACHES: dict[str, list[tuple[str, str]]] = {
         ("protocols.dlt645.connection", "protocols.dlt645.control"),
         ("protocols.dlt645.description", "protocols.dlt645.control"),
         ("gateway.session", "protocols.dlt645.control"),
+        ("gateway.field.line", "protocols.dlt645.control"),
+    ],
+    "field-only-reads": [
+        ("gateway.field", "protocols.dlt645.control"),
+        ("gateway.field.scan", "protocols.dlt645.commands"),
+        ("gateway.field.reading", "protocols.permit"),
+        ("gateway.field.direct", "protocols.lens.meter_composition"),
+    ],
+    "field-without-gateway": [
+        ("gateway.field.scan", "gateway.storage"),
+        ("gateway.field", "gateway.session"),
+        ("gateway.transports.link", "gateway.storage"),
     ],
     "relay-door": [
         ("gateway.api", "gateway.session.relay"),

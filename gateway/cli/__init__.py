@@ -25,6 +25,9 @@ MODULES: Final = {
     "events": "events",
     "export": "readings",
     "read": "live",
+    "scan": "scan",
+    "record": "conversations",
+    "replay": "conversations",
     "archive": "live",
     "terminal": "live",
     "replace": "assets",
@@ -32,6 +35,7 @@ MODULES: Final = {
     "decode": "decode",
     "encode": "encode",
     "diff": "diff",
+    "simulate": "simulate",
     "token": "token",
     "relay": "relay",
 }

@@ -95,20 +95,32 @@ def read(
         typer.Argument(
             metavar="ITEM...",
             help="forward_active (as the terminal holds it), a DL/T 645 data identifier (00010000: asks the"
-            " meter itself); of a terminal: clock.",
+            " meter itself); of a terminal: clock. With --via: data identifiers of 8 (2007) or 4 (1997) hex"
+            " digits, or names as `decode` shows them.",
         ),
     ],
+    via: Annotated[
+        str,
+        typer.Option(
+            metavar="CHANNEL", help="Ask the meter on this line, without a gateway 直接抄读: serial:///dev/…"
+        ),
+    ] = "",
     json_output: JsonFlag = False,
 ) -> None:
     """Read a meter or a terminal now 实时召测.
 
     Exit 0: every item has a value; 3: some item has none; 4: no gateway runs.
     """
-    with Gateway(of(context).state) as gateway:
-        if "clock" in items:
-            result = _read_terminal(gateway, address, items)
-        else:
-            result = gateway.post(f"/api/v1/meters/{address}/read", {"items": items})
+    if via:
+        from gateway.cli.direct_read import read_via  # serial ports are wanted for nothing else here
+
+        result = read_via(via, address, items)
+    else:
+        with Gateway(of(context).state) as gateway:
+            if "clock" in items:
+                result = _read_terminal(gateway, address, items)
+            else:
+                result = gateway.post(f"/api/v1/meters/{address}/read", {"items": items})
     if json_output:
         answer(result)
     else:
