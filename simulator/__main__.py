@@ -1,7 +1,8 @@
-"""`python -m simulator district …`: grow a district, write its assets and truth, dial in with its terminals.
+"""`python -m simulator district|terminal|line|meter …`: grow what is asked for, write its assets and truth,
+and play it over a wire: dial in (--connect), or be dialled (--listen).
 
-Exit code 0 after a clean end, 2 for wrong arguments or faults. Standard output holds one JSON object a line:
-with --json every milestone, always the last one with what was counted.
+Exit code 0 after a clean end, 2 for wrong arguments, faults or wires. Standard output holds one JSON object a
+line: with --json every milestone, always the last one with what was counted, and where it listens.
 """
 
 from __future__ import annotations
@@ -13,75 +14,202 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import date
-from pathlib import Path
+from typing import Any
 
+from simulator import channel
 from simulator import faults as faults_file
+from simulator.arguments import MeterSpec, parser
 from simulator.bus import LOST_CLOCK_BEGINS, Making
-from simulator.clock import Clock, seconds_of
-from simulator.district import District
+from simulator.clock import Clock
+from simulator.district import District, MeterPlan
 from simulator.esam import BENCH_KEY
-from simulator.faults import Faults, FaultsError, Pace, deal
+from simulator.faults import Faults, Pace, deal
 from simulator.ledger import LedgerFile, nowhere
-from simulator.runner import Run, run_district
+from simulator.meter_line import GAP_S, Hanging, LineFaults, MeterLine, Modem, made
+from simulator.runner import Run, run_district, run_line
+from simulator.wiring import TlsFiles, Wiring, WiringError
+
+RS_485 = 2
+"""The port of a line's meters in meters.csv."""
+
+Tell = Callable[[str, dict[str, object]], None]
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; the exit code."""
-    parser = _parser()
-    given = parser.parse_args(arguments)
-    try:
-        faults = faults_file.load(given.faults) if given.faults else Faults()
-        if given.ready_from or given.ready_until:
-            until = given.ready_until or given.ready_from
-            faults = replace(faults, pace=Pace(done_from=given.ready_from or "00:05", done_until=until))
-        district = District(
-            given.seed,
-            given.terminals,
-            given.meters,
-            given.day,
-            swapped=faults.swapped.count if faults.swapped else 0,
-            clashes=faults.clash.count if faults.clash else 0,
-        )
-    except (FaultsError, ValueError) as error:
-        print(f"simulator: {error}", file=sys.stderr)
-        return 2
+    given = parser(__doc__).parse_args(arguments)
 
     def tell(event: str, what: dict[str, object]) -> None:
-        if given.json:
+        if given.json or event == "listening":
             print(json.dumps({"event": event, **what}), flush=True)
 
+    try:
+        faults = _faults(given)
+        district = _grown(given, faults)
+        wiring = _wiring(given, faults, tell)
+        ledger = LedgerFile(given.ledger) if given.ledger and wiring else nowhere
+    except OSError as error:
+        print(f"simulator: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
+    except ValueError as error:
+        print(f"simulator: {error}", file=sys.stderr)
+        return 2
     if given.assets:
         district.write_assets(given.assets, given.profile)
     if given.truth:
         district.write_truth(given.truth)
     tell("grown", {"terminals": given.terminals, "meters": given.meters, "day": str(given.day)})
-    if given.connect is None:
+    if wiring is None:
         return 0
-    tell("planned", {"faults": {**_planned(district, faults), **_planned_of_meters(district, faults)}})
-    clock = _clock(given)
-    host, port = given.connect
-    try:
-        ledger = LedgerFile(given.ledger) if given.ledger else nowhere
-    except OSError as error:
-        print(f"simulator: {given.ledger}: {error.strerror}", file=sys.stderr)
-        return 2
-    key = given.esam_key or BENCH_KEY
-    run = Run(host, port, clock, faults, given.heartbeat, given.td_d_names, tell, ledger, key)
-    counts = asyncio.run(_until_stopped(district, run, given.seconds))
+    run = Run(
+        "",
+        0,
+        _clock(given),
+        faults,
+        given.heartbeat,
+        "ended_day" if given.is_line else given.td_d_names,
+        tell,
+        ledger,
+        given.esam_key or BENCH_KEY,
+        wiring,
+        given.frames,
+    )
+    counts = asyncio.run(_until_stopped(given, district, run))
     print(json.dumps({"event": "end", "counts": dict(sorted(counts.items()))}), flush=True)
     return 0
 
 
-async def _until_stopped(district: District, run: Run, seconds: float | None) -> Counter[str]:
+def _faults(given: argparse.Namespace) -> Faults:
+    faults = faults_file.load(given.faults) if given.faults else Faults()
+    if given.is_line or not (given.ready_from or given.ready_until):
+        return faults
+    until = given.ready_until or given.ready_from
+    return replace(faults, pace=Pace(done_from=given.ready_from or "00:05", done_until=until))
+
+
+def _grown(given: argparse.Namespace, faults: Faults) -> District:
+    """The district; of a line, its one terminal is what the gateway knows the line as. ValueError."""
+    named: list[MeterSpec] = []
+    if given.command == "line":
+        named = given.named or []
+    elif given.command == "meter" and given.address:
+        named = [replace(given.address, edition=given.edition)]
+    if named:
+        given.meters = len(named)
+    district = District(
+        given.seed,
+        given.terminals,
+        given.meters + given.is_line,  # the first is the area's own, without a relay: it hangs on no line
+        given.day,
+        swapped=faults.swapped.count if faults.swapped else 0,
+        clashes=faults.clash.count if faults.clash else 0,
+    )
+    if given.command == "terminal" and given.address:
+        district.terminals = (replace(district.terminals[0], address=given.address),)
+    if given.is_line:
+        _hang(given, district, named)
+    return district
+
+
+def _hang(given: argparse.Namespace, district: District, named: list[MeterSpec]) -> None:
+    """Make the meters of a line those that were named, or speak the edition that was asked for."""
+    (plan,) = district.terminals
+    meters: tuple[MeterPlan, ...] = tuple(replace(meter, port=RS_485) for meter in plan.meters[1:])
+    if named:
+        meters = tuple(
+            replace(meter, number=spec.address, address=spec.address, edition=spec.edition)
+            for meter, spec in zip(meters, named, strict=True)
+        )
+    else:
+        old = len(meters) if given.command == "meter" and given.edition == "1997" else given.meters_1997
+        newest = len(meters) - old
+        meters = tuple(
+            replace(meter, edition="1997") if place >= newest else meter for place, meter in enumerate(meters)
+        )
+    district.terminals = (replace(plan, meters=meters),)
+    given.bauds = [spec.baud or given.baud for spec in named] or [given.baud] * len(meters)
+    given.name = given.name or plan.address
+
+
+def _wiring(given: argparse.Namespace, faults: Faults, tell: Tell) -> Wiring | None:
+    """None where nothing is to be played. WiringError, OSError."""
+    listen = given.listen
+    if given.is_line and given.pty:
+        listen = channel.parse("pty")
+    if listen and given.connect:
+        raise WiringError("either --listen or --connect")
+    if not listen and not given.connect:
+        return None
+    broker: dict[str, Any] = {
+        "version": given.mqtt_version,
+        "user": given.mqtt_user,
+        "identifier": given.mqtt_identifier,
+        "offline": given.mqtt_offline.encode("utf-8"),
+        "payload": (given.mqtt_payload, given.mqtt_frame_key, given.mqtt_time_key),
+    }
+    topics = {place: getattr(given, f"mqtt_{place}") for place in ("up", "down", "will")}
+    broker |= {place: topic for place, topic in topics.items() if topic}
+    if given.mqtt_password_file:
+        broker["password"] = given.mqtt_password_file.read_text(encoding="utf-8").strip()
+    return Wiring(
+        listen or given.connect,
+        listening=listen is not None,
+        tls=TlsFiles(given.tls_ca, given.tls_cert, given.tls_key, given.tls_name),
+        broker=broker,
+        clients=given.mqtt_clients,
+        messages=faults.messages,
+        tell=tell,
+    )
+
+
+async def _until_stopped(given: argparse.Namespace, district: District, run: Run) -> Counter[str]:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signal_number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signal_number, stop.set)
-    if seconds is not None:
-        loop.call_later(seconds, stop.set)
+    if given.seconds is not None:
+        loop.call_later(given.seconds, stop.set)
+    if given.is_line:
+        return await _play_line(given, district, run, stop)
+    planned = {**_planned(district, run.faults), **_planned_of_meters(district, run.faults)}
+    run.tell("planned", {"faults": planned})
     return await run_district(district, run, stop)
+
+
+async def _play_line(
+    given: argparse.Namespace, district: District, run: Run, stop: asyncio.Event
+) -> Counter[str]:
+    counts: Counter[str] = Counter()
+    making = Making(run.faults, district.seed, run.clock.now(), run.ledger, run.master_key)
+    gap = GAP_S * max(1.0, run.clock.speed)
+    (plan,) = district.terminals
+    meters = [
+        Hanging(made(meter, making), meter.address, baud, gap)
+        for meter, baud in zip(plan.meters, given.bauds, strict=True)
+    ]
+    hanging = [
+        {"address": meter.address, "edition": meter.edition, "baud": baud}
+        for meter, baud in zip(plan.meters, given.bauds, strict=True)
+    ]
+    run.tell("hanging", {"name": given.name, "terminal": plan.address, "meters": hanging})
+    name = given.name.encode("utf-8")
+    line = MeterLine(
+        meters,
+        counts,
+        faults=LineFaults(
+            given.seed, given.noise, given.damage, given.silence, given.drop, given.echo, given.slow
+        ),
+        modem=Modem(
+            given.registration.replace(b"{name}", name),
+            given.heartbeat_text.replace(b"{name}", name),
+            given.heartbeat,
+        ),
+        paced=given.paced,
+    )
+    await run_line(given.name, line, run, counts, stop)
+    return counts
 
 
 def _planned(district: District, faults: Faults) -> dict[str, list[str]]:
@@ -125,63 +253,6 @@ def _clock(given: argparse.Namespace) -> Clock:
         return Clock()
     origin = time.time() if given.clock_origin is None else given.clock_origin
     return Clock(origin, origin if given.clock_start is None else given.clock_start, given.clock_speed)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m simulator", description=__doc__)
-    commands = parser.add_subparsers(required=True, metavar="district")
-    district = commands.add_parser("district", help="a region of terminals and meters, grown from a seed")
-    add = district.add_argument
-    add("--terminals", type=int, required=True, metavar="N")
-    add("--meters", type=int, required=True, metavar="M", help="in all, gateway meters included")
-    add("--seed", type=int, default=1, metavar="S", help="equal seeds grow equal districts (default 1)")
-    add("--day", type=date.fromisoformat, required=True, metavar="D", help="business day, YYYY-MM-DD")
-    add("--assets", type=Path, metavar="DIR", help="write terminals.csv and meters.csv there")
-    add("--truth", type=Path, metavar="FILE", help="write what the registers held when D ended")
-    add("--faults", type=Path, metavar="FILE", help="JSON or TOML: see simulator/faults.py")
-    add("--profile", default="", help="profile of all terminals in terminals.csv")
-    add(
-        "--ledger",
-        type=Path,
-        metavar="FILE",
-        help="write there, synced, what the meters saw of relay control",
-    )
-    add("--esam-key", type=_key, metavar="FILE", help="32 hex digits: master key of the meters' ESAMs")
-    add("--connect", type=_host_port, metavar="HOST:PORT", help="dial in there until SIGTERM")
-    add("--heartbeat", type=_positive, default=60.0, metavar="SECONDS", help="(default 60)")
-    add("--ready-from", metavar="HH:MM", help="when the first terminal is done with its nightly reading")
-    add("--ready-until", metavar="HH:MM", help="when the last one is (neither: all values are there at once)")
-    add("--td-d-names", choices=("ended_day", "freeze_day"), default="ended_day", help="what Td_d names")
-    add("--seconds", type=_positive, metavar="S", help="stop after so many real seconds")
-    add("--clock-start", type=seconds_of, metavar="ISO", help="district time, with offset, at --clock-origin")
-    add("--clock-origin", type=float, metavar="EPOCH", help="real time at which it begins (default now)")
-    add("--clock-speed", type=_positive, default=1.0, metavar="X", help="(default 1)")
-    add("--json", action="store_true", help="print each milestone as a line of JSON")
-    return parser
-
-
-def _key(text: str) -> bytes:
-    try:
-        key = bytes.fromhex(Path(text).read_text(encoding="ascii"))
-    except (OSError, ValueError):
-        key = b""
-    if len(key) != len(BENCH_KEY):
-        raise argparse.ArgumentTypeError(f"{text} does not hold {2 * len(BENCH_KEY)} hex digits")
-    return key
-
-
-def _host_port(text: str) -> tuple[str, int]:
-    host, colon, port = text.removeprefix("tcp://").rpartition(":")
-    if not colon or not port.isdecimal() or not 0 < int(port) < 65_536:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
-    return host.strip("[]") or "127.0.0.1", int(port)
-
-
-def _positive(text: str) -> float:
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not above 0")
-    return value
 
 
 if __name__ == "__main__":

@@ -103,6 +103,8 @@ class MeterPlan:
     """each quantity's average day, in 0.01"""
     installed: date | None = None
     """None: before all records; else it hangs here from that day's 00:00 on"""
+    edition: str = "2007"
+    """of DL/T 645; those of the other speak for themselves on a line, not behind a terminal"""
 
     @property
     def quantities(self) -> tuple[Quantity, ...]:
@@ -281,7 +283,8 @@ class District:
             for terminal, meter in self.meters():
                 since = "" if meter.installed is None else f"{meter.installed}T00:00:00+08:00"
                 rows.writerow((
-                    meter.number, meter.address, terminal.address, meter.pn, meter.port, "dlt645-2007",
+                    meter.number, meter.address, terminal.address, meter.pn, meter.port,
+                    f"dlt645-{meter.edition}",
                     meter.tariffs, meter.meter_class, meter.role, meter.relay_kind, meter.ct, 1, since, "",
                     meter.customer,
                 ))  # fmt: skip

@@ -152,6 +152,19 @@ class Carrier:
 
 
 @dataclass(frozen=True, slots=True)
+class Messages:
+    """Where a link carries messages one by one: a fraction `loss` is lost, either way (UDP); a fraction
+    `twice` of ours comes twice (UDP, MQTT)."""
+
+    loss: float = 0.0
+    twice: float = 0.0
+
+    def __post_init__(self) -> None:
+        _within(self.loss, "loss", 0, 1)
+        _within(self.twice, "twice", 0, 1)
+
+
+@dataclass(frozen=True, slots=True)
 class Relays:
     """How the meters' relays are made and set. What is a fraction (0..1) is true of so many of them."""
 
@@ -256,6 +269,8 @@ class Faults:
     """what terminals notice and keep for the master (AFN0E), or report"""
     carrier: Carrier | None = None
     """forwarded frames take their time on the way to the meter and back, and are lost"""
+    messages: Messages | None = None
+    """datagrams and MQTT messages that are lost or doubled; a stream knows nothing of it"""
     relays: Relays | None = None
     """no fault in itself: without it every relay moves at once, on the password of level 02"""
     meter_clock_off: FractionSeconds | None = None

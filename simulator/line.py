@@ -29,7 +29,9 @@ class Ending(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class _Chunk:
+class Chunk:
+    """Bytes for one write at a time, and what becomes of the link after it."""
+
     at: float
     data: bytes
     ending: Ending | None = None
@@ -44,14 +46,21 @@ class Line:
         self.terminal = terminal
         self.ending: Ending | None = None
         """Set when the present link is to end; the caller ends it and calls `lost`."""
+        self.speed: int | None = None
+        """A terminal hears at any speed."""
         self._faults = faults
         self._counts = counts
         self._chance = random.Random(f"{mine.seed}/line")
         self._vanish_at = deque(started + after for after in mine.vanish_after)
-        self._chunks: deque[_Chunk] = deque()
+        self._chunks: deque[Chunk] = deque()
         self._kept = b""
         self._kept_until: float | None = None
         self._is_good = not (faults.delay or faults.corrupt or faults.split or faults.merge)
+
+    @property
+    def is_here(self) -> bool:
+        """Is its terminal logged in?"""
+        return self.terminal.state is State.HERE
 
     def dial(self, now: float) -> None:
         """A new link is open."""
@@ -113,9 +122,9 @@ class Line:
             if outgoing.cut:
                 self._counts["cut"] += 1
                 half = outgoing.frame[: len(outgoing.frame) // 2]
-                self._chunks.append(_Chunk(self._after(now), half, Ending.ABORT))
+                self._chunks.append(Chunk(self._after(now), half, Ending.ABORT))
             elif self._is_good:
-                self._chunks.append(_Chunk(now, outgoing.frame))
+                self._chunks.append(Chunk(now, outgoing.frame))
             else:
                 self._send_badly(outgoing, now)
 
@@ -149,10 +158,10 @@ class Line:
                 self._chance.sample(range(1, len(data)), self._chance.randint(1, _MOST_PIECES - 1))
             )
             for start, end in zip([0, *places], [*places, len(data)], strict=True):
-                self._chunks.append(_Chunk(at, data[start:end]))
+                self._chunks.append(Chunk(at, data[start:end]))
                 at += SPLIT_GAP
         else:
-            self._chunks.append(_Chunk(at, data))
+            self._chunks.append(Chunk(at, data))
 
     def _after(self, at: float) -> float:
         return max(at, self._chunks[-1].at) if self._chunks else at

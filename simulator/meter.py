@@ -157,7 +157,7 @@ class Meter:
             case (0x00, quantity, tariff, 0x00):
                 return self._energy(quantity, tariff, lambda wanted: self.plan.at(wanted, wall(now)))
             case (0x00, quantity, tariff, back) if back <= SETTLEMENTS_KEPT:
-                first = _month_begin(clock.date(), back - 1)
+                first = month_begin(clock.date(), back - 1)
                 if first < (self.plan.installed or FIRST_MIDNIGHT):
                     return self._never_recorded(4, tariff)
                 return self._energy(quantity, tariff, lambda wanted: self.plan.at_midnight(wanted, first))
@@ -180,7 +180,7 @@ class Meter:
                 return int_to_bcd(self._control.relay.flows(now), 3)
             case (0x02, 0x03, 0x00, 0x00):
                 flows = self._control.relay.flows(now)
-                return int_to_bcd(flows * _volts(self.plan) // 1_000, 3)
+                return int_to_bcd(flows * volts(self.plan) // 1_000, 3)
         parameter = _PARAMETERS.get(di.hex())
         return parameter(self.plan, clock) if parameter else None
 
@@ -212,7 +212,7 @@ class Meter:
         """Milliamperes while the relay is closed."""
         if self.load_ma is not None:
             return self.load_ma
-        return _power(self.plan, wall(now)) * 10_000 // _volts(self.plan)
+        return power(self.plan, wall(now)) * 10_000 // volts(self.plan)
 
     def _frozen_energy(self, quantity: int, midnight: date | None) -> bytes | None:
         if midnight is None:
@@ -266,7 +266,7 @@ def _hears(asked: str, address: str) -> bool:
     return asked == BROADCAST or matches(asked, address)
 
 
-def _month_begin(day: date, months_back: int) -> date:
+def month_begin(day: date, months_back: int) -> date:
     months = day.year * 12 + day.month - 1 - months_back
     return date(months // 12, months % 12 + 1, 1)
 
@@ -276,19 +276,19 @@ def _freeze_time(midnight: date) -> bytes:
     return bytes.fromhex(f"0000{midnight:%d%m%y}")
 
 
-def _power(plan: MeterPlan, clock: datetime) -> int:
+def power(plan: MeterPlan, clock: datetime) -> int:
     """Watts drawn: the coming hour's use of the forward register."""
     now = plan.at(Quantity.FORWARD_ACTIVE, clock)[0]
     return (plan.at(Quantity.FORWARD_ACTIVE, clock + timedelta(hours=1))[0] - now) * 10
 
 
-def _volts(plan: MeterPlan) -> int:
+def volts(plan: MeterPlan) -> int:
     """Tenths of a volt, a little different at each meter."""
     return 2200 + plan.key % 61 - 30
 
 
 _PARAMETERS: dict[str, Callable[[MeterPlan, datetime], bytes]] = {
-    "02010100": lambda plan, clock: int_to_bcd(_volts(plan), 2),
+    "02010100": lambda plan, clock: int_to_bcd(volts(plan), 2),
     "04000101": lambda plan, clock: bytes.fromhex(f"{clock.isoweekday() % 7:02d}{clock:%d%m%y}"),
     "04000102": lambda plan, clock: bytes.fromhex(f"{clock:%S%M%H}"),
     "0400010c": lambda plan, clock: bytes.fromhex(

@@ -1,11 +1,13 @@
-"""A small master station on TCP: confirms what terminals say, and asks each of them for a day's F161."""
+"""A small master station: confirms what terminals say, and asks each of them for a day's F161."""
 
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import date
+from typing import Protocol
 
 from protocols.q_gdw376 import messages, midnight
 from protocols.q_gdw376.connection import (
@@ -24,6 +26,14 @@ REPLY_TIMEOUT = 2.0
 _NAMES = {1: "login", 2: "logout", 3: "heartbeat"}
 
 
+class Writer(Protocol):
+    """What `talk` needs of a stream."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def close(self) -> None: ...
+
+
 @dataclass
 class TcpMaster:
     """points: terminal -> pns to ask for; values: (terminal, pn) -> registers; said: what terminals said."""
@@ -33,17 +43,19 @@ class TcpMaster:
     values: dict[tuple[str, int], tuple[int | None, ...]] = field(default_factory=dict)
     said: Counter[str] = field(default_factory=Counter)
     open_links: int = 0
+    reply_timeout: float = REPLY_TIMEOUT
 
-    async def serve(self) -> asyncio.Server:
-        return await asyncio.start_server(self._talk, "127.0.0.1", 0)
+    async def serve(self, context: ssl.SSLContext | None = None) -> asyncio.Server:
+        return await asyncio.start_server(self.talk, "127.0.0.1", 0, ssl=context)
 
     @property
     def missing(self) -> int:
         return sum((terminal, pn) not in self.values for terminal, pns in self.points.items() for pn in pns)
 
-    async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def talk(self, reader: asyncio.StreamReader, writer: Writer) -> None:
+        """On one link, until it ends."""
         self.open_links += 1
-        master = Master(reply_timeout=REPLY_TIMEOUT, repeats=1)
+        master = Master(reply_timeout=self.reply_timeout, repeats=1)
         now = asyncio.get_running_loop().time
         try:
             while True:
@@ -51,7 +63,8 @@ class TcpMaster:
                     self._ask(master, writer, now())
                 wait = None if (at := master.next_timeout()) is None else max(0.0, at - now())
                 try:
-                    data = await asyncio.wait_for(reader.read(65_536), wait)
+                    async with asyncio.timeout(wait):  # wait_for of 3.11 loses a cancel that comes with data
+                        data = await reader.read(65_536)
                 except TimeoutError:
                     master.handle_timeout(now())
                 else:
@@ -60,21 +73,22 @@ class TcpMaster:
                     master.receive_data(data, now())
                 while (event := master.next_event()) is not None:
                     self._take(master, writer, event)
-                writer.write(master.data_to_send())
+                if data := master.data_to_send():
+                    writer.write(data)
         except ConnectionError:
             return
         finally:
             self.open_links -= 1
             writer.close()
 
-    def _ask(self, master: Master, writer: asyncio.StreamWriter, now: float) -> None:
+    def _ask(self, master: Master, writer: Writer, now: float) -> None:
         terminal = master.terminal or ""
         wanted = [pn for pn in self.points.get(terminal, []) if (terminal, pn) not in self.values]
         if wanted:
             request = messages.read_frozen(161, wanted[:POINTS_A_REQUEST], self.day)
             writer.write(master.send(request, now))
 
-    def _take(self, master: Master, writer: asyncio.StreamWriter, event: MasterEvent) -> None:
+    def _take(self, master: Master, writer: Writer, event: MasterEvent) -> None:
         match event:
             case Spontaneous(frame):
                 if frame.afn == 0x02:

@@ -68,6 +68,7 @@ EVERYTHING = {
     "missed_freeze": {"count": 1},
     "events": {"count": 12, "least": 1, "most": 20, "reported": 0.5},
     "carrier": {"least": 2, "most": 20, "loss": 0.05, "twice": 0.01},
+    "messages": {"loss": 0.01, "twice": 0.02},
     "relays": {"esam": 0.5, "plain_too": True, "trip_delay_minutes": 5, "pressed": 0.9},
     "meter_clock_off": {"fraction": 0.1, "seconds": 3600},
     "meter_clock_lost": {"fraction": 0.1},
