@@ -102,14 +102,15 @@ class WaysIn:
         given = self._settings.listen
         server = None
         if given.certificate is not None and given.key is not None:
-            server = ServerTls(
-                given.certificate,
-                given.key,
-                given.client_authorities,
-            )
+            server = ServerTls(given.certificate, given.key, given.client_authorities)
         try:
             made = await ways.listen(
-                channel, on_link, terms=self._terms, server=server, metrics=self._metrics
+                channel,
+                on_link,
+                terms=self._terms,
+                server=server,
+                binding=given.certificates_name_terminals,
+                metrics=self._metrics,
             )
         except OSError as error:
             raise ConfigurationError(

@@ -18,6 +18,7 @@ from gateway.clock import Clock
 from gateway.errors import LinkClosed
 from gateway.metrics import Metrics
 from gateway.session.channel import Channel, Urgency
+from gateway.session.receipts import Receipt, Receipts
 from gateway.session.settings import SessionSettings
 from gateway.transports.link import Link, Taken
 from protocols.q_gdw376.connection import (
@@ -82,8 +83,9 @@ OUTCOME_NAMES: Final[dict[type[object], Literal["answered", "denied", "confirmed
 class Owner(Protocol):
     """Who is told what a peer says. None of these may raise."""
 
-    async def spontaneous(self, frame: Frame, raw: bytes) -> None:
-        """A frame with PRM = 1. Must return soon: the reader waits for it."""
+    async def spontaneous(self, frame: Frame, raw: bytes, receipts: tuple[Receipt, ...]) -> None:
+        """A frame with PRM = 1. Must return soon: the reader waits for it. receipts: of what it came in; see
+        `begin`, for what is not safe when this returns."""
         ...
 
     def late(self, frame: Frame, raw: bytes) -> None:
@@ -170,6 +172,9 @@ class Conversation:
         self._given_up = False
         self._damage_left = float(DAMAGE_ALLOWED)
         self._damage_at = self.last_frame
+        self._receipts = Receipts()
+        self._handling = 0
+        """tasks that are handling what came"""
 
     @property
     def ended(self) -> bool:
@@ -187,15 +192,15 @@ class Conversation:
                 now = self._clock.monotonic()
                 self.received += len(data)
                 self._last_bytes = now
+                self._receipts.came(len(data), settle)
                 self.master.receive_data(data, now)
                 await self._events(now)
                 if self.master.held:  # half a frame: it has a deadline
                     self.rearm()
-                await settle()
         except LinkClosed:
             pass
         finally:
-            self._ended = True
+            self._ended = self._receipts.ended = True
             if self._timer is not None:
                 self._timer.cancel()
             if self._repeating is not None:
@@ -203,6 +208,17 @@ class Conversation:
             self._end_exchanges()
 
     async def _events(self, now: float) -> None:
+        """Handle what has come; an answer is safe with whoever asked, who would ask again for what is lost.
+        Two tasks may be at it: the one that ends last knows that all is handled."""
+        self._handling += 1
+        try:
+            await self._handle_events(now)
+        finally:
+            self._handling -= 1
+        if self._receipts.open and not self._handling:
+            await self._receipts.handled(self.master.held)
+
+    async def _handle_events(self, now: float) -> None:
         metrics = self._metrics
         handled = 0
         while (event := self.master.next_event()) is not None:
@@ -226,7 +242,7 @@ class Conversation:
                 continue
             metrics.frames_up.inc()
             if isinstance(event, Spontaneous):
-                await self._owner.spontaneous(event.frame, event.raw)
+                await self._owner.spontaneous(event.frame, event.raw, self._receipts.current)
             elif isinstance(event, Late):
                 metrics.exchanges["late"].inc()
                 self._owner.late(event.frame, event.raw)
@@ -385,7 +401,8 @@ class Conversation:
         is awaited apart, and is LinkClosed where the link ends before it. last_check: called when all is
         ready, with nothing but the write behind it; False keeps the request here.
 
-        A link that does not take the bytes is ended. LocalProtocolError as for `Master.send`.
+        A link that may have taken some of the bytes is ended; one that took none may go on.
+        LocalProtocolError as for `Master.send`.
         """
         if self.ended:
             return Unsent(True, "the link has ended")
@@ -402,8 +419,13 @@ class Conversation:
             if taken is not Taken.WHOLE:
                 self._open = None
                 self.master.abandon()
-        if taken is not Taken.WHOLE:
+        if taken is Taken.PERHAPS:
             self.give_up("a relay command could not leave at once")
+        elif taken is Taken.NOTHING:
+            log.warning(
+                "a relay command could not leave at once", peer=self.link.peer, terminal=self.master.terminal
+            )
+        if taken is not Taken.WHOLE:
             return Unsent(taken is Taken.NOTHING, taken.value)
         self._metrics.frames_down.inc()
         self.last_asked = now

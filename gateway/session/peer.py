@@ -10,6 +10,7 @@ import structlog
 from gateway.clock import Clock
 from gateway.metrics import Metrics
 from gateway.session.conversation import Conversation
+from gateway.session.receipts import Receipt, begin, finish
 from gateway.session.settings import SessionSettings
 from gateway.session.terminal import TerminalSession
 from gateway.transports.link import Link
@@ -29,6 +30,9 @@ DAMAGE_BEFORE_LOGIN: Final = 8_192
 EARLY_FRAMES: Final = 8
 """Frames held while the assets of a terminal that just logged in are looked up."""
 
+EARLY_UNSETTLED: Final = 4_096
+"""The same where the carrier keeps what is unsettled: its own window is narrower, as a rule."""
+
 
 class Host(Protocol):
     """The registry, as one connection sees it. None of these may raise."""
@@ -39,6 +43,10 @@ class Host(Protocol):
 
     def unbind(self, peer: Peer) -> None:
         """The terminal said goodbye."""
+        ...
+
+    def has(self, address: str) -> bool:
+        """Does some connection speak for this terminal?"""
         ...
 
     async def admits(self, address: str) -> bool:
@@ -72,12 +80,13 @@ class Peer:
         self.unregistered = False
         """set by the host: the assets do not have it"""
         self.took_over = False
-        self.early: list[tuple[Frame, bytes]] = []
+        self.early: list[tuple[Frame, bytes, tuple[Receipt, ...]]] = []
         self.shown: tuple[datetime, datetime] | None = None
         """terminal's clock and ours, where a heartbeat told it before there was a session"""
         self.waiting: tuple[str | None, int, int] | None = None
         """for whom and how far a frame last told the event counters EC1 and EC2; they are told once only"""
         self._host = host
+        self._only_for = link.only_for
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
@@ -95,6 +104,13 @@ class Peer:
         self.unregistered = False
         self.early.clear()
         self.conversation.speaks_for(address)
+
+    async def admitted(self) -> None:
+        """What the assets say of the terminal is known now: go on with the frames that waited for it."""
+        early, self.early = self.early, []
+        for frame, raw, receipts in early:
+            self._other(frame, raw, receipts)
+            await finish(receipts)
 
     def taken_over(self) -> None:
         """A newer login has the terminal now: only listen, for a while."""
@@ -131,21 +147,33 @@ class Peer:
             return "no login"
         return f"terminal {self.address} has missed {self._settings.missed_heartbeats} heartbeats"
 
-    async def spontaneous(self, frame: Frame, raw: bytes) -> None:
+    async def spontaneous(self, frame: Frame, raw: bytes, receipts: tuple[Receipt, ...]) -> None:
         """See `Owner`."""
         if self._listen_until is not None:
             self._heard_after_takeover()
+            if frame.afn != LINK_TEST:
+                begin(receipts)  # not to be settled: the newer login has it when it comes again
         elif frame.afn == LINK_TEST:
             await self._link_test(frame)
         else:
-            self._other(frame, raw, late=False)
+            if self.address is None and await self._proved(frame.terminal):
+                self._host.bind(self, frame.terminal)
+            self._other(frame, raw, receipts)
+
+    async def _proved(self, terminal: str) -> bool:
+        """Is a terminal that has not logged in here known by its link? What was not settled comes again over
+        a new link, and the login that went before it does not."""
+        only_for = self._only_for
+        if only_for is None or terminal not in only_for or not await self._host.admits(terminal):
+            return False
+        return self._listen_until is None and not self._host.has(terminal)
 
     def late(self, frame: Frame, raw: bytes) -> None:
         """See `Owner`."""
         if self._listen_until is not None:
             self._heard_after_takeover()
         else:
-            self._other(frame, raw, late=True)
+            self._other(frame, raw, (), late=True)
 
     def damaged(self, damage: Damaged) -> None:
         """See `Owner`."""
@@ -166,24 +194,25 @@ class Peer:
         if self.conversation.received > self._sent_before_takeover:
             self._host.older_spoke(self)
 
-    def _other(self, frame: Frame, raw: bytes, *, late: bool) -> None:
+    def _other(self, frame: Frame, raw: bytes, receipts: tuple[Receipt, ...], *, late: bool = False) -> None:
         if self.address is None or frame.terminal != self.address:
             self._host.keep_raw(self, f"frame of {frame.terminal}, which is not logged in here", raw)
         elif self.session is not None:
-            self.session.unasked.take(frame, raw, late=late)
+            self.session.unasked.take(frame, raw, receipts, late=late)
         elif self.unregistered:
             self._host.keep_raw(self, "frame of a terminal that is not in the assets", raw)
-        elif not late and len(self.early) < EARLY_FRAMES:
-            self.early.append((frame, raw))
+        elif not late:
+            begin(receipts)
+            if len(self.early) < (EARLY_UNSETTLED if receipts else EARLY_FRAMES):
+                self.early.append((frame, raw, receipts))
 
     async def _link_test(self, frame: Frame) -> None:
         units = messages.decode(frame)
         fn = units[0].fn if units else 0
         if fn in (LOGIN, HEARTBEAT):
             if self.address != frame.terminal:
-                if not await self._host.admits(frame.terminal):
-                    await self.conversation.write(self.conversation.master.deny(frame))
-                    self.link.abort()
+                if not self._may_be(frame.terminal) or not await self._host.admits(frame.terminal):
+                    await self._refuse(frame)
                     return
                 self._host.bind(self, frame.terminal)
             elif self.unregistered:
@@ -198,6 +227,25 @@ class Peer:
         elif fn == LOGOUT and frame.terminal == self.address:
             log.info("logged out", terminal=self.address, peer=self.link.peer)
             self._host.unbind(self)
+
+    def _may_be(self, terminal: str) -> bool:
+        only_for = self._only_for
+        if only_for is None or terminal in only_for:
+            return True
+        log.warning(
+            "terminal refused: its link is for others",
+            terminal=terminal,
+            peer=self.link.peer,
+            link_for=sorted(only_for),
+        )
+        return False
+
+    async def _refuse(self, frame: Frame) -> None:
+        """Deny, and close once that has left. Not `abort`: the carrier would think that this message ended
+        us, and in the end give it up where it is welcome by then."""
+        self._metrics.logins_refused.inc()
+        await self.conversation.write(self.conversation.master.deny(frame))
+        await self.link.close()
 
     def _told_time(self, shown: datetime) -> None:
         now = self._clock.now()

@@ -181,6 +181,10 @@ class Registry:
         self._release(peer)
         peer.logged_out()
 
+    def has(self, address: str) -> bool:
+        """See `Host`."""
+        return address in self._owners
+
     def confirm(self, frame: Frame, profile: str | None) -> bytes:
         """See `Host`."""
         known = self._settings.default_profile if profile is None else self._settings.profile(profile)
@@ -236,7 +240,7 @@ class Registry:
                 self._metrics.logins_unknown.inc()
                 log.warning("terminal is not in the assets", terminal=address, peer=peer.link.peer)
             peer.unregistered = True
-            peer.early.clear()
+            await peer.admitted()
             return
         generation = await store.login(assets.terminal_id, WORKER, peer.link.peer, now)
         if self._owners.get(address) is not peer:
@@ -264,9 +268,7 @@ class Registry:
             session.events.waiting(*peer.waiting[1:])
         for callback in self._callbacks:
             callback(session)
-        for frame, raw in peer.early:
-            session.unasked.take(frame, raw, late=False)
-        peer.early.clear()
+        await peer.admitted()
 
     def _release(self, peer: Peer) -> None:
         """This connection speaks for no terminal any more."""

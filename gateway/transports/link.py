@@ -52,12 +52,19 @@ class Link(Protocol):
         ...
 
     @property
+    def only_for(self) -> frozenset[str] | None:
+        """The terminals that may speak here, as proved by what carries the link: their addresses, in lower
+        case, maybe among other names. None: any terminal."""
+        ...
+
+    @property
     def waiting(self) -> int:
         """Bytes that have come and were not read yet."""
         ...
 
     async def read(self) -> tuple[bytes, Settle]:
-        """The next bytes, never empty and of bounded length. Raises LinkClosed at the end.
+        """The next bytes, never empty and of bounded length, and what is to be called once they are safe.
+        Raises LinkClosed at the end.
 
         Gives other tasks a turn at least once each call while bytes are waiting.
         """
@@ -77,9 +84,10 @@ class Link(Protocol):
         ...
 
     def write_now(self, data: bytes) -> Taken:
-        """Have `data` leave whole before this returns, or end the link: what must not arrive late is sent so.
+        """Have `data` leave whole before this returns, or not at all: what must not arrive late is sent so.
 
-        Anything but WHOLE has reset the link. Never raises.
+        PERHAPS has reset the link. NOTHING has done so where the peer is stuck, or learns of it; else the
+        link stands, and the next bytes may fare better. Never raises.
         """
         ...
 

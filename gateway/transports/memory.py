@@ -34,10 +34,13 @@ class MemoryLink:
         self.peer = peer
         self.source = peer.rpartition(":")[0]
         self.certified_as: Certificate | None = None
+        self.only_for: frozenset[str] | None = None
         self.writes: list[bytes] = []
         """everything written at this end, as it was handed over, for tests to look at"""
         self.takes_now: int | None = None
         """so many bytes of what must leave at once do; None: all"""
+        self.stands = False
+        """a link of which nothing left goes on, as over a broker"""
         self._line = line
         self._chance = chance
         self._limit = limit
@@ -105,7 +108,8 @@ class MemoryLink:
                 self._send(part)
         if taken == len(data):
             return Taken.WHOLE
-        self.abort()
+        if taken or not self.stands:
+            self.abort()
         return Taken.PERHAPS if taken else Taken.NOTHING
 
     def _through(self, data: bytes) -> list[bytes]:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from gateway.errors import LinkClosed
-from gateway.transports.link import Settle, Taken, settled
+from gateway.transports.link import Certificate, Settle, Taken
 from gateway.transports.mqtt_broker import BrokerLost, BrokerRefused
 from gateway.transports.tcp import CHUNK
 
 if TYPE_CHECKING:
     from gateway.transports.mqtt_broker import Connection
     from gateway.transports.mqtt_window import Held
+
+
+ADDRESS: Final = re.compile(r"[0-9A-Fa-f]{8}")
+"""What a terminal's name looks like where it is its address."""
 
 
 class Terminals(Protocol):
@@ -67,9 +72,13 @@ class Terminals(Protocol):
 class MqttLink:
     """Satisfies `Link`. Made by `MqttTerminals` for a terminal that speaks."""
 
+    certified_as: Certificate | None = None
+    """None: it is the broker that sees certificates, and its access control that says whose a topic is"""
+
     def __init__(self, terminals: Terminals, terminal: str) -> None:
         self.terminal = terminal
         """by its topic: what its frames say is not known here"""
+        self.only_for = frozenset((terminal.lower(),)) if ADDRESS.fullmatch(terminal) else None
         self.peer = self.source = terminals.name(terminal)
         self.unsettled = 0
         """messages given to this link and not settled"""
@@ -82,6 +91,8 @@ class MqttLink:
         self._queue: deque[Held] = deque()
         self._at = 0
         """bytes of the first one that were read"""
+        self._parts: set[int] = set()
+        """where those begin that were read of it and are not settled"""
         self._last: Held | None = None
         self._gone: asyncio.Future[None] = self._loop.create_future()
         """done when nothing can be written any more"""
@@ -129,8 +140,8 @@ class MqttLink:
         return sum(len(held.frame) for held in self._queue) - self._at
 
     async def read(self) -> tuple[bytes, Settle]:
-        """See `Link.read`: at most CHUNK bytes a call, never of two messages; the last of a message settles
-        it."""
+        """See `Link.read`: at most CHUNK bytes a call, never of two messages; one is settled when all its
+        parts are."""
         if self._queue:
             await asyncio.sleep(0)
         while not self._queue:
@@ -142,16 +153,22 @@ class MqttLink:
             finally:
                 self._reader = None
         held = self._last = self._queue[0]
-        data = held.frame[self._at : self._at + CHUNK]
+        at, parts = self._at, self._parts
+        data = held.frame[at : at + CHUNK]
+        parts.add(at)
         self._at += len(data)
-        if self._at < len(held.frame):
-            return data, settled
-        self._queue.popleft()
-        self._at = 0
-        self._terminals.read(held)
+        last = self._at >= len(held.frame)
+        if last:
+            self._queue.popleft()
+            self._at, self._parts = 0, set()
+            self._terminals.read(held)
+        else:
+            parts.add(self._at)  # what is not read yet
 
         async def settle() -> None:
-            self._terminals.settle(held)
+            parts.discard(at)
+            if not parts:
+                self._terminals.settle(held)
 
         return data, settle
 
@@ -200,7 +217,8 @@ class MqttLink:
 
     def write_now(self, data: bytes) -> Taken:
         """See `Link.write_now`: WHOLE has left for the broker, which is asked to keep it for as short as the
-        protocol's version can say. Without a connection, or with as much under way as may be, NOTHING."""
+        protocol's version can say. Without a connection, or with as much under way as may be, NOTHING: then
+        the link stands, for the terminal would not learn of its end."""
         taken = Taken.NOTHING
         connection = self._terminals.connection
         if not self._gone.done() and connection is not None:
@@ -208,7 +226,7 @@ class MqttLink:
             taken = connection.publish_now(
                 topic, payload, self._terminals.urgent_qos, self._terminals.expiry_s
             )
-        if taken is not Taken.WHOLE:
+        if taken is Taken.PERHAPS:
             self.cut()
         return taken
 

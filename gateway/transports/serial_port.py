@@ -67,6 +67,7 @@ class SerialLink(asyncio.Protocol):
     """An open port; satisfies `Link`. Made by `connect`."""
 
     certified_as: Certificate | None = None
+    only_for: frozenset[str] | None = None
 
     def __init__(self, channel: SerialChannel, write_deadline_s: float) -> None:
         self.channel = channel

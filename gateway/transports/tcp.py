@@ -95,6 +95,7 @@ class TcpLink(asyncio.BufferedProtocol):
     )
 
     certified_as: Certificate | None = None
+    only_for: frozenset[str] | None = None
 
     def __init__(self, owner: Owner, limits: TcpLimits) -> None:
         self._owner = owner

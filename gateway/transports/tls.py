@@ -131,6 +131,8 @@ class TlsLink:
         self.peer = link.peer
         self.source = link.source
         self.certified_as: Certificate | None = None
+        self.only_for: frozenset[str] | None = None
+        """see `listen`, binding"""
         self._link = link
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -278,9 +280,15 @@ class _Door:
     """Has each accepted connection shake hands before it is anybody's link."""
 
     def __init__(
-        self, on_link: Callable[[TlsLink], Awaitable[None]], tls: ServerTls, metrics: Metrics | None
+        self,
+        on_link: Callable[[TlsLink], Awaitable[None]],
+        tls: ServerTls,
+        metrics: Metrics | None,
+        *,
+        binding: bool,
     ) -> None:
         self._on_link = on_link
+        self._binding = binding
         self._tls = tls
         self._context = tls.context()
         self._metrics = metrics
@@ -311,6 +319,9 @@ class _Door:
             await inner.shake_hands(self._tls.handshake_deadline_s, self._turn)
         finally:
             self._under_way -= 1
+        if self._binding:
+            names = inner.certified_as.names if inner.certified_as is not None else ()
+            inner.only_for = frozenset(name.lower() for name in names)
         return inner
 
 
@@ -320,13 +331,21 @@ async def listen(
     on_link: Callable[[TlsLink], Awaitable[None]],
     tls: ServerTls,
     *,
+    binding: bool = False,
     limits: TcpLimits | None = None,
     metrics: Metrics | None = None,
 ) -> tcp.Listener:
-    """As `tcp.listen`, with TLS; a connection counts as one from its first packet on.
+    """As `tcp.listen`, with TLS; a connection counts as one from its first packet on. binding: a link is only
+    for the terminals that the peer's certificate names.
 
-    ConfigurationError where a file of `tls` cannot be used."""
-    door = _Door(on_link, tls, metrics)
+    ConfigurationError where a file of `tls` cannot be used, or where binding and nobody asks for
+    certificates."""
+    if binding and tls.client_authorities is None:
+        raise ConfigurationError(
+            "TLS: certificates can name terminals only where they are asked for; set the authorities of the"
+            " clients 未设置客户端证书颁发机构"
+        )
+    door = _Door(on_link, tls, metrics, binding=binding)
     return await tcp.listen(host, port, door.pass_through, limits=limits, metrics=metrics)
 
 

@@ -54,6 +54,7 @@ class UdpLink:
     """One peer's datagrams; satisfies `Link`. The link is ours alone: the peer does not learn of its end."""
 
     certified_as: Certificate | None = None
+    only_for: frozenset[str] | None = None
 
     def __init__(
         self, owner: Owner, host: str, port: int, address: Address | None, limits: UdpLimits

@@ -52,9 +52,10 @@ async def listen(
     *,
     terms: Terms | None = None,
     server: ServerTls | None = None,
+    binding: bool = False,
     metrics: Metrics | None = None,
 ) -> Listening:
-    """Listen there and run `on_link` for each peer. server: for tcps.
+    """Listen there and run `on_link` for each peer. server: for tcps; binding: see `tls.listen`.
 
     Raises OSError where the address cannot be had, ConfigurationError where nobody can listen on such a
     channel or a file of `server` cannot be used."""
@@ -65,7 +66,9 @@ async def listen(
         case TcpChannel(host, port):
             if server is None:
                 raise ConfigurationError(f"{channel}: a certificate and its key are needed 缺少证书和私钥")
-            return await tls.listen(host, port, on_link, server, limits=terms.tcp, metrics=metrics)
+            return await tls.listen(
+                host, port, on_link, server, binding=binding, limits=terms.tcp, metrics=metrics
+            )
         case UdpChannel(host, port):
             return await udp.listen(host, port, on_link, limits=terms.udp, metrics=metrics)
     raise ConfigurationError(f"{channel}: one can listen on tcp, tcps and udp only 不能监听")

@@ -22,6 +22,7 @@ from gateway.session.conversation import TIMES_DAMAGED
 from gateway.session.relay import RelayDoor, RelayDoors
 from gateway.session.settings import MeterProfile
 from gateway.transports.link import Taken
+from gateway.transports.memory import MemoryLink
 from protocols.q_gdw376 import messages
 from protocols.q_gdw376.messages import encode_unit
 from tests.gateway.session.relay_stage import FACTS, METER, PASSWORD, PLAIN, Bench, answer, bench, turns
@@ -444,6 +445,40 @@ async def test_a_link_that_takes_nothing_is_ended_and_nothing_was_written() -> N
         assert outcome.trouble.why is Why.TERMINAL_ABSENT
         await until(lambda: one.made.registry.session(FACTS.terminal) is None)
         assert not one.meter.controls
+
+
+async def test_a_link_that_takes_nothing_and_stands_is_not_given_up() -> None:
+    async with bench() as one, one.door() as door:
+        prepared = await door.prepare(Action.TRIP, ONE_O_CLOCK)
+        assert isinstance(prepared, Prepared)
+        session = one.made.session()
+        link = cast(MemoryLink, session._conversation.link)
+        link.stands, link.takes_now = True, 0
+        outcome = await door.write(prepared, yes)
+        assert isinstance(outcome, NotWritten)
+        assert outcome.trouble.why is Why.TERMINAL_ABSENT
+        await turns()
+        assert one.made.session() is session
+        assert session.alive
+        assert not one.meter.controls
+        link.takes_now = None
+        assert isinstance(await door.status(), RelayStatus), "the channel goes on"
+        written = await door.write(prepared, yes)
+        assert not isinstance(written, NotWritten)
+        assert isinstance(await written, Accepted)
+        assert len(one.meter.controls) == 1
+
+
+async def test_a_link_that_would_stand_is_ended_where_a_part_may_have_left() -> None:
+    async with bench() as one, one.door() as door:
+        prepared = await door.prepare(Action.TRIP, ONE_O_CLOCK)
+        assert isinstance(prepared, Prepared)
+        link = cast(MemoryLink, one.made.session()._conversation.link)
+        link.stands, link.takes_now = True, 30
+        outcome = await door.write(prepared, yes)
+        assert not isinstance(outcome, NotWritten)
+        assert isinstance(await outcome, Silence)
+        await until(lambda: one.made.registry.session(FACTS.terminal) is None)
 
 
 async def test_a_link_that_takes_a_part_is_ended_and_it_may_have_left() -> None:

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives import hashes
 
 from gateway.errors import ConfigurationError, LinkClosed
 from gateway.metrics import HANDSHAKES, Metrics
-from gateway.transports import tcp, tls
+from gateway.transports import tcp, tls, ways
+from gateway.transports.channel import TcpChannel
 from gateway.transports.link import Link, Taken
 from gateway.transports.memory import Line, pair
 from gateway.transports.tcp import Listener, TcpLimits, TcpLink
@@ -34,6 +35,8 @@ class People:
     server: Identity
     terminal: Identity
     stranger: Identity
+    terminal_ab: Identity
+    """with letters in its address"""
     folder: Path
 
     def serves(self, *, mutual: bool = True, deadline_s: float = 20.0, handshakes: int = 1000) -> ServerTls:
@@ -56,6 +59,7 @@ def people(tmp_path_factory: pytest.TempPathFactory) -> People:
         issue(folder, "server", authority),
         issue(folder, "02001234", authority),
         issue(folder, "02009999", others),
+        issue(folder, "0200ABCD", authority),
         folder,
     )
 
@@ -118,6 +122,33 @@ def test_both_ends_know_who_the_other_is(people: People, loop: Loop) -> None:
             assert "has closed the link" in await ended(theirs)
 
     in_loop(loop, scene)
+
+
+@pytest.mark.parametrize("binding", [True, False])
+async def test_a_link_is_for_whom_the_certificate_names_where_it_binds(people: People, binding: bool) -> None:
+    links: asyncio.Queue[Link] = asyncio.Queue()
+
+    async def keep(link: Link) -> None:
+        links.put_nowait(link)
+        await echo(link)
+
+    channel = TcpChannel("127.0.0.1", 0, tls=True)
+    listener = await ways.listen(channel, keep, server=people.serves(), binding=binding)
+    try:
+        link = await tls.connect("127.0.0.1", listener.port, people.dials(people.terminal_ab))
+        theirs = await links.get()
+        assert theirs.certified_as is not None
+        assert theirs.certified_as.names[0] == "0200ABCD"
+        assert theirs.only_for == ({"0200abcd", "127.0.0.1"} if binding else None)
+        assert link.only_for is None
+        await link.close()
+    finally:
+        await listener.close()
+
+
+async def test_certificates_that_nobody_asks_for_cannot_bind(people: People) -> None:
+    with pytest.raises(ConfigurationError, match="authorities of the"):
+        await tls.listen("127.0.0.1", 0, echo, people.serves(mutual=False), binding=True)
 
 
 async def test_without_client_authorities_a_certificate_proves_nothing(people: People) -> None:
