@@ -324,6 +324,8 @@ class MeterFacts:
     """the same, of trips that were verified too: a copy of the frame may come after the close"""
     restored_intent: int = 0
     """intent of the newest close, permit-close or keep-power that was ever accepted; no older trip is sent"""
+    tripped_intent: int = 0
+    """intent of the newest trip of which a frame may have left"""
     limits: Limits | None = None
     """as two persons have set them; None: those of the rules"""
     installed: bool = True

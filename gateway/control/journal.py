@@ -112,6 +112,7 @@ class CloseJournal:
         """live: is this terminal known for certain to be out of shadow mode? Otherwise its closes are kept,
         and wait for the database. wake: there is something new in the database. at, written: see `Course`.
         """
+        self._database = store
         self._doors = doors
         self._known = known
         self._clock = clock
@@ -127,6 +128,8 @@ class CloseJournal:
         self._coming: dict[tuple[str, str], tuple[bytes, asyncio.Task[Entry]]] = {}
         self._of_meter: dict[int, list[Entry]] = {}
         self._unmarked: set[UUID] = set()
+        self._doubted: dict[UUID, None] = {}
+        """filed before this start: a database that was restored since may have lost them"""
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._filing_of: WeakValueDictionary[int, asyncio.Lock] = WeakValueDictionary()
         self._disk = asyncio.Lock()
@@ -157,6 +160,8 @@ class CloseJournal:
         for entry in self._entries.values():
             if entry.filed is None:
                 self._of_meter.setdefault(entry.facts.meter_id, []).append(entry)
+            else:
+                self._doubted[entry.id] = None
         self._forget()
         self.opened = True
         try:
@@ -405,6 +410,11 @@ class CloseJournal:
 
     async def file_all(self) -> bool:
         """Hand over whatever can be; False where something could not."""
+        try:
+            await self._take_back_what_is_lost()
+        except StorageError as error:
+            log.warning("closes that were filed cannot be looked up", error=str(error))
+            return False
         failed = 0
         for meter_id in list(self._of_meter):
             try:
@@ -423,6 +433,18 @@ class CloseJournal:
                     return False
             self._unmarked.discard(entry_id)
         return not self._of_meter
+
+    async def _take_back_what_is_lost(self) -> None:
+        """What was filed after the backup that the database was restored from is handed over once more:
+        billing is asked for the closes since that backup, and gave these before it. StorageError."""
+        for entry_id in list(self._doubted):
+            entry = self._entries.get(entry_id)
+            filed = None if entry is None else entry.filed
+            if entry is not None and filed is not None and await self._database.command(filed) is None:
+                log.error("the database has lost a close that was filed", command=str(filed))
+                entry.filed = entry.filed_at = None
+                self._of_meter.setdefault(entry.facts.meter_id, []).append(entry)
+            self._doubted.pop(entry_id, None)
 
     async def _send_on(self) -> None:
         while True:

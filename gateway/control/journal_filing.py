@@ -80,7 +80,7 @@ class Filing:
             work_order=ask.work_order,
             label=ask.label,
             not_before=ask.not_before,
-            shadow=facts.shadow,
+            shadow=facts.shadow and not entry.frames,
             trace=entry.trace,
         )
         await supersede_for(desk, new)

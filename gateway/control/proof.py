@@ -244,6 +244,11 @@ class Prover:
             return
         since = command.sent_at or command.created_at
         told = {"word3": status.word} if isinstance(status, RelayStatus) else {"why": status.why.value}
+        if isinstance(status, RelayStatus) and status.trip_ordered:
+            # A copy of an older trip has struck after the permit: no button helps now.
+            await desk.note(command, "dark again", told, Change({"look_at": None}))
+            await self._give_back_again(desk, command, now)
+            return
         await desk.note(command, "not energised yet", told, Change({"look_at": _next_look(since, now)}))
 
     async def _still_lit(self, desk: Desk, command: Command, status: RelayStatus | Trouble) -> None:
@@ -259,7 +264,12 @@ class Prover:
         seen = {"word3": status.word, "at": status.at.isoformat()}
         dark = status.open or status.trip_ordered
         await desk.note(command, "dark again" if dark else "still energised", seen, Change({"look_at": None}))
-        if dark and desk.facts.restored_intent == desk.facts.intent and not desk.facts.open:
+        if dark:
+            await self._give_back_again(desk, command, now)
+
+    async def _give_back_again(self, desk: Desk, command: Command, now: datetime) -> None:
+        """Where no newer trip was sent, and nothing else is under way."""
+        if desk.facts.tripped_intent < command.intent and not desk.facts.open:
             new = NewCommand(
                 id=uuid4(),
                 action=command.action,

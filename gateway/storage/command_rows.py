@@ -85,6 +85,7 @@ def facts_of(row: Sequence[Any], intent: int, opened: tuple[Command, ...]) -> Me
         limits,
         restored_intent,
         copy_until,
+        tripped_intent,
         installed,
     ) = row
     return MeterFacts(
@@ -115,5 +116,6 @@ def facts_of(row: Sequence[Any], intent: int, opened: tuple[Command, ...]) -> Me
         limits=None if limits is None else limits_of(limits),
         restored_intent=restored_intent,
         copy_until=copy_until,
+        tripped_intent=tripped_intent,
         installed=installed,
     )

@@ -6,8 +6,9 @@ So a day passes in a moment, and the same seed always gives the same history.
 from __future__ import annotations
 
 import asyncio
+import random
 import selectors
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -15,6 +16,8 @@ T = TypeVar("T")
 
 START = datetime(2026, 11, 25, 1, 0, tzinfo=UTC)
 """A Wednesday, 09:00 in Shanghai: trips are allowed until 16:00."""
+
+SLOWEST_DISK_S = 0.5
 
 
 class Stuck(AssertionError):
@@ -35,16 +38,45 @@ class _Selector(selectors.SelectSelector):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """moved: seconds that have passed in it."""
+    """moved: seconds that have passed in it. What is given to a thread takes the time of a disk."""
 
-    def __init__(self) -> None:
+    def __init__(self, chance: random.Random | None = None) -> None:
         self.moved = 0.0
+        self._chance = chance or random.Random(0)
         selector = _Selector()
         selector.loop = self
         super().__init__(selector)
 
     def time(self) -> float:
         return self.moved
+
+    def run_in_executor(  # type: ignore[override]  # the type of what it gives back is nobody's business
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> asyncio.Future[Any]:
+        """Done at the beginning of its time or at the end: who dies in between may have done it, or not."""
+        told: asyncio.Future[Any] = self.create_future()
+        done: list[Callable[[], None]] = []
+
+        def do() -> None:
+            try:
+                value = func(*args)
+            except Exception as error:
+                failed = error
+                done.append(lambda: told.set_exception(failed))
+            else:
+                done.append(lambda: told.set_result(value))
+
+        def end() -> None:
+            if told.done():
+                return  # whoever asked is dead
+            if not done:
+                do()
+            done[0]()
+
+        if self._chance.random() < 0.5:
+            do()
+        self.call_later(self._chance.uniform(0.0, SLOWEST_DISK_S), end)
+        return told
 
 
 class VirtualClock:
@@ -71,7 +103,10 @@ def run_virtual(main: Coroutine[Any, Any, T], loop: VirtualLoop) -> T:
     try:
         return loop.run_until_complete(main)
     finally:
-        for task in asyncio.all_tasks(loop):
+        left = asyncio.all_tasks(loop)
+        for task in left:
             task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
+        loop.run_until_complete(asyncio.sleep(0))  # what is told of their end
         loop.close()

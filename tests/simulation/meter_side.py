@@ -1,5 +1,8 @@
 """The meter's side of the simulation: relays that obey frames, and a network that loses and repeats them.
 
+Bit 6 of status word 3 is what the relay was told last: whoever is in the dark while it is 0 may press the
+button, and does so after some minutes, whether a permit or keep-power has set it to 0.
+
 Nothing here knows a command: only frames, told apart by their hash. `seen` is the truth that the rules are
 checked against.
 """
@@ -8,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -15,6 +19,7 @@ from gateway.command import Action, RelayStatus, Why
 from gateway.door import Accepted, Answer, Refused, Silence, Trouble
 from gateway.model import RelayKind
 from tests.simulation.loop import VirtualClock
+from tests.simulation.process import outside
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,8 @@ class Seen:
     obeyed: bool
     moved: bool
     """the relay opened or closed"""
+    tripped: bool
+    """it was open, or told to open, when the frame came"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class SimMeter:
     offset: float = 0.0
     hold: timedelta = timedelta(0)
     presses_after: timedelta = timedelta(minutes=3)
-    """when the customer presses the button of a permitted close"""
+    """when the customer presses the button, once it is allowed"""
     opened: bool = False
     trip_ordered: bool = False
     keep_power: bool = False
@@ -77,12 +84,18 @@ class SimMeter:
         """A control frame arrives."""
         self.settle()
         now = self.clock.now()
-        before = self.opened
+        before, tripped = self.opened, self.opened or self.trip_ordered
         answer = self._obey(frame, now)
         moved = self.opened != before
         obeyed = isinstance(answer, Accepted)
-        self.seen.append(Seen(now, self.meter_id, frame.sha256, frame.action, obeyed, moved))
+        self.seen.append(Seen(now, self.meter_id, frame.sha256, frame.action, obeyed, moved, tripped))
         return answer
+
+    def close_by_hand(self) -> None:
+        """Somebody stands before it."""
+        self.settle()
+        self.opened = self.trip_ordered = False
+        self.opens_at = self.closes_at = None
 
     def _obey(self, frame: Frame, now: datetime) -> Answer:
         if now + timedelta(seconds=self.offset) > frame.deadline:
@@ -113,6 +126,8 @@ class SimMeter:
             self.opens_at = None
             if self.kind is RelayKind.EXTERNAL_SELF_CLOSING:
                 self.opened = False  # on such meters keep-power closes the relay
+            elif self.opened:
+                self.closes_at = now + self.presses_after
         elif frame.action is Action.RELEASE_KEEP_POWER:
             self.keep_power = False
         return Accepted()
@@ -130,18 +145,18 @@ class Network:
     """Between the gateway and the meters of one terminal. Chances are of one frame each."""
 
     chance: random.Random
+    count: Callable[[str], None]
     lossy: float = 0.0
     """frames that vanish, on each way"""
     repeats: float = 0.0
     """control frames of which a copy arrives later as well"""
     slowest: float = 2.0
     """seconds; PLC takes up to twenty"""
-    fired: dict[str, int] = field(default_factory=dict)
     copies: set[asyncio.Task[None]] = field(default_factory=set)
 
     def _happens(self, what: str, likely: float) -> bool:
         if likely and self.chance.random() < likely:
-            self.fired[what] = self.fired.get(what, 0) + 1
+            self.count(what)
             return True
         return False
 
@@ -151,14 +166,14 @@ class Network:
     async def carry(self, meter: SimMeter, frame: Frame) -> Answer:
         """A control frame and its answer."""
         if self._happens("copy", self.repeats):
-            task = asyncio.get_running_loop().create_task(self._late_copy(meter, frame))
+            task = outside(self._late_copy(meter, frame))
             self.copies.add(task)
             task.add_done_callback(self.copies.discard)
         await self._way()
         if self._happens("frame lost", self.lossy):
             await asyncio.sleep(60.0)
             return Silence("no answer")
-        answer = meter.take(frame)
+        answer = self._arrives(meter, frame)
         await self._way()
         if self._happens("answer lost", self.lossy):
             await asyncio.sleep(60.0)
@@ -167,7 +182,13 @@ class Network:
 
     async def _late_copy(self, meter: SimMeter, frame: Frame) -> None:
         await asyncio.sleep(self.chance.choice((1.0, 30.0, 300.0, 900.0, 2400.0)) * self.chance.random())
-        meter.take(frame)
+        self._arrives(meter, frame)
+
+    def _arrives(self, meter: SimMeter, frame: Frame) -> Answer:
+        answer = meter.take(frame)
+        if frame.action is Action.KEEP_POWER and isinstance(answer, Accepted) and meter.seen[-1].tripped:
+            self.count(f"keep-power on a tripped meter, {meter.kind}")
+        return answer
 
     async def ask(self, meter: SimMeter) -> RelayStatus | Trouble:
         """Status word 3 and its answer."""

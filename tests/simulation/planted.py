@@ -1,4 +1,7 @@
-"""Bugs that the simulation must catch: for each rule one or more, put into the code from outside."""
+"""Bugs that the simulation must catch: for each rule one or more, put into the code from outside.
+
+Here those about frames and proofs; `planted_keeping` has those about what is kept and decided.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,39 @@ from typing import Any, Final
 
 import pytest
 
-from gateway.command import Action, Change, Command, MeterFacts, Proof, RelayStatus, State, Used, Why
+from gateway.command import (
+    RESTORING,
+    Action,
+    Change,
+    Command,
+    MeterFacts,
+    Proof,
+    RelayStatus,
+    State,
+    Why,
+)
 from gateway.control import course, policy, proof, states, stores
 from gateway.control.course import Course
 from gateway.control.policy import Judgement
 from gateway.control.proof import Prover, found_on
-from gateway.door import Accepted, Answer
+from gateway.door import Accepted, Answer, NotWritten, Trouble
 from tests.gateway.control.memory import MemoryDesk
-from tests.simulation.world import WorldDoor
+from tests.simulation import planted_keeping as keeping
+from tests.simulation.doors import WorldDoor
 
 Plant = Callable[[pytest.MonkeyPatch], None]
 
 _gate = policy.beside_write
+
+
+class Passing:
+    """A door that passes everything on."""
+
+    def __init__(self, door: Any) -> None:
+        self._door = door
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._door, name)
 
 
 def written_before_it_is_committed(patch: pytest.MonkeyPatch) -> None:
@@ -33,7 +57,8 @@ def written_before_it_is_committed(patch: pytest.MonkeyPatch) -> None:
         return None if seen is None else replace(seen, state=State.SENDING)
 
     async def write(self: Course, command: Command, door: Any, prepared: Any) -> Any:
-        return await door.write(prepared, lambda: None)
+        written = await door.write(prepared, lambda: None)
+        return None if isinstance(written, NotWritten) else written
 
     patch.setattr(Course, "_claim", claim)
     patch.setattr(Course, "_write", write)
@@ -56,6 +81,39 @@ def valid_too_long(patch: pytest.MonkeyPatch) -> None:
 def clock_not_read(patch: pytest.MonkeyPatch) -> None:
     """A trip goes to a meter whatever its clock shows."""
     patch.setattr(course, "CLOCK_TOLERANCE_S", 1e12)
+
+
+def clock_imagined(patch: pytest.MonkeyPatch) -> None:
+    """A clock that cannot be read is taken to be right."""
+    read_before = Course._read_before
+
+    class Optimist(Passing):
+        """Its meter's clock is never wrong."""
+
+        async def clock_offset(self) -> float:
+            offset = await self._door.clock_offset()
+            return 0.0 if isinstance(offset, Trouble) else float(offset)
+
+    async def read(self: Course, ref: Any, door: Any) -> Any:
+        return await read_before(self, ref, Optimist(door))
+
+    patch.setattr(Course, "_read_before", read)
+
+
+def number_not_asked(patch: pytest.MonkeyPatch) -> None:
+    """Nobody asks the meter for its number."""
+    read_before = Course._read_before
+
+    class Trusting(Passing):
+        """It is always the right one."""
+
+        async def identify(self) -> None:
+            return None
+
+    async def read(self: Course, ref: Any, door: Any) -> Any:
+        return await read_before(self, ref, Trusting(door))
+
+    patch.setattr(Course, "_read_before", read)
 
 
 def repeated_blindly(patch: pytest.MonkeyPatch) -> None:
@@ -120,13 +178,22 @@ def late_trip_forgotten(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Prover, "_done", careless)
 
 
-def limits_counted_for_nothing(patch: pytest.MonkeyPatch) -> None:
-    """What was counted is not looked at."""
+def closed_already(patch: pytest.MonkeyPatch) -> None:
+    """A close is not sent where the relay reads closed, whatever is still under way to it."""
+    send = Course._send
 
-    async def used(self: MemoryDesk, *rest: Any) -> Used:
-        return Used(0, 0, 0)
+    async def lazy(self: Course, ref: Any, facts: MeterFacts, door: Any) -> None:
+        if ref.action in RESTORING:
+            status = await door.status()
+            if isinstance(status, RelayStatus) and states.shown(ref.action, status) is states.Shown.DONE:
+                async with self._store.desk(ref.meter_id) as desk:
+                    mine = found_on(desk, ref)
+                    if mine is not None:
+                        await desk.move(mine, State.VERIFIED, proof=Proof.RELAY_READ)
+                return
+        await send(self, ref, facts, door)
 
-    patch.setattr(MemoryDesk, "used", used)
+    patch.setattr(Course, "_send", lazy)
 
 
 def contest_overlooked(patch: pytest.MonkeyPatch) -> None:
@@ -200,23 +267,50 @@ def close_not_tried_again(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Prover, "_again", never)
 
 
+def shadow_stops_closes(patch: pytest.MonkeyPatch) -> None:
+    """A close that was accepted for good is dropped when shadow mode begins."""
+    send_once = Course._send_once
+
+    async def send(self: Course, ref: Any, facts: MeterFacts, door: Any, readings: Any) -> Any:
+        if facts.shadow and ref.state is State.QUEUED:
+            await self._shadow(ref, readings)
+            return None
+        return await send_once(self, ref, facts, door, readings)
+
+    patch.setattr(Course, "_send_once", send)
+
+
 PLANTED: Final[dict[str, tuple[str, Plant]]] = {
     "written before it is committed": ("rule 1:", written_before_it_is_committed),
+    "journal not synced": ("rule 1:", keeping.journal_not_synced),
     "expiry forgotten": ("rule 2:", expiry_forgotten),
     "valid too long": ("rule 2:", valid_too_long),
     "clock not read": ("rule 2:", clock_not_read),
+    "clock imagined": ("rule 2:", clock_imagined),
     "repeated blindly": ("rule 3:", repeated_blindly),
     "block forgotten": ("rule 4:", block_forgotten),
     "brake forgotten": ("rule 4:", brake_forgotten),
     "payment forgotten": ("rule 5:", payment_forgotten),
+    "journal passed over": ("rule 5:", keeping.journal_passed_over),
     "late trip forgotten": ("rule 6:", late_trip_forgotten),
-    "limits counted for nothing": ("rule 7:", limits_counted_for_nothing),
+    "closed already": ("rule 6:", closed_already),
+    "limits counted for nothing": ("rule 7:", keeping.limits_counted_for_nothing),
+    "anybody is second": ("rule 7:", keeping.anybody_is_second),
+    "limit setters forgotten": ("rule 7:", keeping.limit_setters_forgotten),
     "contest overlooked": ("rule 8:", contest_overlooked),
+    "number not asked": ("rule 8:", number_not_asked),
+    "key forgotten": ("rule 9:", keeping.key_forgotten),
+    "body forgotten": ("rule 9:", keeping.body_forgotten),
     "yes taken for done": ("rule 10:", yes_taken_for_done),
     "close given up": ("rule 11:", close_given_up),
     "told twice": ("rule 11:", told_twice),
     "own clock trusted": ("rule 12:", own_clock_trusted),
+    "pressed on without a database": ("rule 12:", keeping.pressed_on_without_a_database),
+    "lost desk trusted": ("rule 12:", keeping.lost_desk_trusted),
     "hold forgotten": ("rule 13:", hold_forgotten),
+    "restore not noticed": ("rule 12:", keeping.restore_not_noticed),
+    "billing asked too late": ("rule 12:", keeping.billing_asked_too_late),
     "close not tried again": ("", close_not_tried_again),
+    "shadow stops closes": ("", shadow_stops_closes),
 }
 """Name -> how the message of the broken rule begins, and the bug."""

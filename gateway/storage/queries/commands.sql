@@ -60,6 +60,10 @@ SELECT
         SELECT max(sent.valid_until) FROM relay_command AS sent
         WHERE sent.meter_id = m.meter_id AND sent.action = 'trip' AND sent.attempts > 0
     ) AS copy_until,
+    coalesce((
+        SELECT max(sent.intent) FROM relay_command AS sent
+        WHERE sent.meter_id = m.meter_id AND sent.action = 'trip' AND sent.attempts > 0
+    ), 0) AS tripped_intent,
     i.installed, login.worker, login.generation
 FROM meter AS m
 CROSS JOIN LATERAL (

@@ -1,13 +1,13 @@
 """Relay commands in memory, by the same rules as in the database: for tests that run thousands of histories.
 
 `hook` is called at named points and may raise, to play a database that fails before COMMIT ("before commit")
-or whose answer is lost ("after commit").
+or whose answer is lost ("after commit"); `pace` is awaited where the database would take its time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -63,6 +63,21 @@ class Kept:
     field_orders: dict[int, UUID] = field(default_factory=dict)
     owners: dict[int, tuple[str, int]] = field(default_factory=dict)
 
+    def copy(self) -> Kept:
+        """As it is now; what is kept later does not change it."""
+        return Kept(
+            dict(self.rows),
+            dict(self.intents),
+            list(self.trips),
+            list(self.outbox),
+            dict(self.field_orders),
+            dict(self.owners),
+        )
+
+
+async def at_once() -> None:
+    """The database takes no time."""
+
 
 class MemoryCommands:
     """Satisfies `control.stores.CommandStore`. meters: what `facts` says of each, without commands."""
@@ -72,19 +87,34 @@ class MemoryCommands:
         self.meters = dict(meters)
         self.kept = Kept()
         self.hook: Callable[[str, int], None] = lambda point, meter_id: None
+        self.pace: Callable[[], Awaitable[None]] = at_once
+        self.lock_timeout: float | None = None
+        """seconds that a desk waits for another one's"""
         self._desks: dict[int, asyncio.Lock] = {}
         self._limits = asyncio.Lock()
+        self._open: dict[int, MemoryDesk] = {}
+
+    def desk_is_open(self, meter_id: int) -> bool:
+        """Does somebody have this meter's desk?"""
+        return meter_id in self._open
+
+    def cut_connections(self) -> None:
+        """As when the server restarts: no open desk is kept, and none keeps others waiting."""
+        for desk in self._open.values():
+            desk.cut = True
+        self._open, self._desks, self._limits = {}, {}, asyncio.Lock()
 
     @asynccontextmanager
     async def desk(self, meter_id: int) -> AsyncIterator[MemoryDesk]:
+        await self.pace()
         self.hook("begin", meter_id)
-        lock = self._desks.setdefault(meter_id, asyncio.Lock())
-        async with lock:
+        async with self._turn(meter_id):
             if meter_id not in self.meters:
                 raise NotInstalled(f"there is no meter {meter_id} in the assets")
-            desk = MemoryDesk(self, meter_id, self.clock.now())
+            self._open[meter_id] = desk = MemoryDesk(self, meter_id, self.clock.now())
             try:
                 yield desk
+                await self.pace()
                 self.hook("before commit", meter_id)
                 desk.keep()
                 try:
@@ -93,6 +123,27 @@ class MemoryCommands:
                     raise Unsure(str(error)) from error
             finally:
                 desk.let_go()
+                if self._open.get(meter_id) is desk:
+                    del self._open[meter_id]
+
+    @asynccontextmanager
+    async def _turn(self, meter_id: int) -> AsyncIterator[None]:
+        """Wait for the meter's desk."""
+        lock = self._desks.setdefault(meter_id, asyncio.Lock())
+        if not lock.locked():
+            await lock.acquire()
+        else:
+            try:
+                async with asyncio.timeout(self.lock_timeout):
+                    await lock.acquire()
+            except TimeoutError as error:
+                raise StorageError(f"meter {meter_id} is not to be had: another one decides") from error
+        try:
+            if self._desks.get(meter_id) is not lock:
+                raise CUT
+            yield
+        finally:
+            lock.release()
 
     async def known(self, requester: str, idempotency_key: str) -> tuple[Command, bytes] | None:
         self.hook("read", 0)
@@ -106,14 +157,16 @@ class MemoryCommands:
         row = self.kept.rows.get(command_id)
         return None if row is None else row.command
 
-    async def overdue(self, now: datetime, limit: int) -> Sequence[Ref]:
+    async def overdue(self, now: datetime, limit: int, skip: Collection[UUID] = ()) -> Sequence[Ref]:
         self.hook("read", 0)
         late = [
             row.command
             for row in self.kept.rows.values()
             if row.command.state in (State.HELD, State.QUEUED)
+            and row.command.id not in skip
             and row.command.expires_at is not None
             and row.command.expires_at <= now
+            and row.command.id not in skip
         ]
         return [
             Ref(one.id, one.meter_id, self.meters[one.meter_id].terminal_id, one.action, one.state)
@@ -152,8 +205,11 @@ def _wants_work(command: Command, now: datetime) -> bool:
     return command.state in (State.SENDING, State.UNCERTAIN, State.ACKNOWLEDGED, State.FIELD)
 
 
+CUT = StorageError("the connection to the database was cut")
+
+
 class MemoryDesk:
-    """Satisfies `control.stores.Desk`."""
+    """Satisfies `control.stores.Desk`. cut: its transaction is lost."""
 
     def __init__(self, store: MemoryCommands, meter_id: int, now: datetime) -> None:
         self._store = store
@@ -168,7 +224,8 @@ class MemoryDesk:
         self._trips: list[tuple[datetime, int | None, str]] = []
         self._outbox: list[tuple[str, UUID]] = []
         self._order: UUID | None = None
-        self._counting = False
+        self._counting: asyncio.Lock | None = None
+        self.cut = False
 
     @property
     def facts(self) -> MeterFacts:
@@ -179,7 +236,7 @@ class MemoryDesk:
             if block.since <= self._now and (block.until is None or block.until > self._now)
         )
         sent = [
-            (row.command.valid_until, row.command.state)
+            (row.command.valid_until, row.command.state, row.command.intent)
             for row in self._rows.values()
             if row.command.action is Action.TRIP
             and row.command.attempts
@@ -189,8 +246,9 @@ class MemoryDesk:
             self._facts,
             open=tuple(sorted(still, key=lambda command: command.intent)),
             blocks=blocks,
-            trip_until=max((until for until, state in sent if state is not State.VERIFIED), default=None),
-            copy_until=max((until for until, _ in sent), default=None),
+            trip_until=max((until for until, state, _ in sent if state is not State.VERIFIED), default=None),
+            copy_until=max((until for until, _, _ in sent), default=None),
+            tripped_intent=max((intent for _, _, intent in sent), default=0),
             restored_intent=max(
                 (
                     row.command.intent
@@ -267,9 +325,16 @@ class MemoryDesk:
         return noted
 
     async def used(self, window: timedelta, now: datetime, requester: str) -> Used:
-        if not self._counting:
-            await self._store._limits.acquire()
-            self._counting = True
+        self._check_connection()
+        if self._counting is None:
+            lock = self._store._limits
+            try:
+                async with asyncio.timeout(self._store.lock_timeout):
+                    await lock.acquire()
+            except TimeoutError as error:
+                raise StorageError("the limits are not to be had: another one counts") from error
+            self._counting = lock
+            self._check_connection()
         trips = [trip for trip in self._store.kept.trips if trip[0] > now - window]
         return Used(
             sum(area == self._facts.area_id for _, area, _ in trips),
@@ -286,12 +351,18 @@ class MemoryDesk:
         return row.command
 
     async def owned(self, worker: str, generation: int) -> bool:
+        self._check_connection()
         return self._store.kept.owners.get(self._facts.terminal_id) == (worker, generation)
 
     async def open_field_order(self, command: Command, why: Why, detail: str) -> None:
         self._order = command.id
 
+    def _check_connection(self) -> None:
+        if self.cut:
+            raise CUT
+
     def keep(self) -> None:
+        self._check_connection()
         kept = self._store.kept
         for row in self._rows.values():
             before = kept.rows.get(row.command.id)
@@ -309,9 +380,9 @@ class MemoryDesk:
             kept.field_orders.setdefault(self._facts.meter_id, self._order)
 
     def let_go(self) -> None:
-        if self._counting:
-            self._counting = False
-            self._store._limits.release()
+        if self._counting is not None:
+            self._counting.release()
+            self._counting = None
 
     def _write(
         self,
@@ -341,6 +412,7 @@ class MemoryDesk:
         return moved
 
     def _seen(self, command: Command) -> Row:
+        self._check_connection()
         row = self._rows.get(command.id)
         if row is None or (row.command.state, row.command.version) != (command.state, command.version):
             raise Stale(f"command {command.id} is not {command.state} in version {command.version} any more")

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
-from gateway.command import Action, Block, BlockKind, Command, MeterFacts, Ref
+from gateway.command import Action, Block, BlockKind, Command, MeterFacts, Ref, Unsure
 from gateway.control.ask import Ask
 from gateway.control.batches import Batches
 from gateway.control.policy import Rules
@@ -22,10 +22,12 @@ from gateway.control.protections import Protections
 from gateway.control.requests import Requests
 from gateway.control.stores import BatchStore, BlockStore, CommandStore, SwitchStore
 from gateway.control.switches import Switches
+from gateway.errors import StorageError
 from gateway.model import RelayKind
 from gateway.storage.batches import Batch, RelayBatches
 from gateway.storage.blocks import ControlBlocks, Mirror, NewBlock, StandingBlock
-from gateway.storage.commands import Commands, limits_of
+from gateway.storage.command_rows import limits_of
+from gateway.storage.commands import Commands
 from gateway.storage.database import Database
 from gateway.storage.switches import ControlSettings, Setting, Switch
 from tests.gateway.control.bench import HandClock
@@ -43,23 +45,35 @@ class MemoryBatches:
         self._store = store
         self._kept: dict[UUID, Batch] = {}
 
+    def backup(self) -> dict[UUID, Batch]:
+        """What a backup taken now holds."""
+        return dict(self._kept)
+
+    def restore(self, kept: dict[UUID, Batch]) -> None:
+        self._kept = dict(kept)
+
     async def begin(self, batch: Batch) -> Batch:
+        self._store.hook("batch", 0)
         known = await self.known(batch.requester, batch.idempotency_key)
         return known or self._kept.setdefault(batch.id, replace(batch, answer=_through_json(batch.answer)))
 
     async def finish(self, batch_id: UUID, answer: Mapping[str, Any]) -> None:
+        self._store.hook("batch", 0)
         self._kept[batch_id] = replace(self._kept[batch_id], answer=_through_json(answer))
 
     async def known(self, requester: str, idempotency_key: str) -> Batch | None:
+        self._store.hook("batch", 0)
         for batch in self._kept.values():
             if (batch.requester, batch.idempotency_key) == (requester, idempotency_key):
                 return batch
         return None
 
     async def batch(self, batch_id: UUID) -> Batch | None:
+        self._store.hook("batch", 0)
         return self._kept.get(batch_id)
 
     async def commands(self, batch_id: UUID) -> Sequence[Ref]:
+        self._store.hook("batch", 0)
         mine = [row.command for row in self._store.kept.rows.values() if row.command.batch == batch_id]
         return [
             Ref(one.id, one.meter_id, self._store.meters[one.meter_id].terminal_id, one.action, one.state)
@@ -80,10 +94,21 @@ class MemorySwitches:
         self._rows: list[Setting] = []
         self.audit: list[tuple[str, str]] = []
         self.outbox: list[str] = []
+        self.closes_wanted: dict[datetime, datetime | None] = {}
+        """when billing was asked for closes -> since when"""
+
+    def backup(self) -> list[Setting]:
+        """What a backup taken now holds."""
+        return list(self._rows)
+
+    def restore(self, rows: list[Setting]) -> None:
+        self._rows = list(rows)
+        self._show()
 
     async def put(
         self, name: Switch, scope: str, value: object, reason: str, by: str, at: datetime
     ) -> Setting:
+        self._store.hook("switch", 0)
         setting = Setting(len(self._rows) + 1, name, scope, value, reason, by, at)
         self._rows.append(setting)
         self.audit.append((by, f"{'propose' if setting.wants_second else 'set'} {name}"))
@@ -92,6 +117,7 @@ class MemorySwitches:
         return setting
 
     async def approve(self, setting_id: int, by: str, at: datetime) -> Setting | None:
+        self._store.hook("switch", 0)
         setting = self._rows[setting_id - 1]
         newer = any((one.name, one.scope) == (setting.name, setting.scope) for one in self._rows[setting_id:])
         if newer or setting.approved_by is not None or setting.set_by == by:
@@ -103,9 +129,11 @@ class MemorySwitches:
         return self._rows[setting_id - 1]
 
     async def setting(self, setting_id: int) -> Setting | None:
+        self._store.hook("switch", 0)
         return self._rows[setting_id - 1] if 0 < setting_id <= len(self._rows) else None
 
     async def newest(self) -> Sequence[Setting]:
+        self._store.hook("switch", 0)
         answer: list[Setting] = []
         ended: set[tuple[str, str]] = set()
         for one in reversed(self._rows):
@@ -118,6 +146,7 @@ class MemorySwitches:
     async def hold(self, reason: str, since: datetime | None, by: str, at: datetime) -> Setting:
         setting = await self.put(Switch.HOLD, "", True, reason, by, at)
         self.outbox.append("relay-control.closes-wanted")
+        self.closes_wanted[at] = since
         return setting
 
     def _in_force(self, name: Switch, *scopes: str) -> list[Setting]:
@@ -150,40 +179,67 @@ class MemoryBlocks:
 
     def __init__(self, store: MemoryCommands) -> None:
         self._store = store
-        self._rows: list[StandingBlock] = []
+        self._rows: dict[int, StandingBlock] = {}
         self.audit: list[tuple[str, str]] = []
+
+    def backup(self) -> dict[int, StandingBlock]:
+        """What a backup taken now holds."""
+        return dict(self._rows)
+
+    def restore(self, rows: Mapping[int, StandingBlock]) -> None:
+        self._rows = dict(rows)
+        for meter_id in self._store.meters:
+            self._show(meter_id)
+
+    def _show(self, meter_id: int) -> None:
+        shown = tuple(
+            Block(one.id, one.kind, one.since, one.until, one.source)
+            for one in self._rows.values()
+            if meter_id in (one.customer_id, one.point_id) and one.lifted_at is None
+        )
+        self._store.meters[meter_id] = replace(self._store.meters[meter_id], blocks=shown)
 
     async def add(self, new: NewBlock, by: str, at: datetime) -> StandingBlock:
         told = (new.kind, new.customer_id, new.point_id, new.since, new.until, new.source)
-        for one in self._rows:
+        for one in self._rows.values():
             said = (one.kind, one.customer_id, one.point_id, one.since, one.until, one.source)
             if one.lifted_at is None and said == told:
                 return one
-        meter_id = new.customer_id or new.point_id or 0
-        async with self._store.desk(meter_id):
-            block = StandingBlock(len(self._rows) + 1, *told, new.reason, by, at)
-            self._rows.append(block)
-            facts = self._store.meters[meter_id]
-            shown = Block(block.id, block.kind, block.since, block.until, block.source)
-            self._store.meters[meter_id] = replace(facts, blocks=(*facts.blocks, shown))
+        block = StandingBlock(max(self._rows, default=0) + 1, *told, new.reason, by, at)
+        await self._keep(block, None)
         self.audit.append((by, "add block"))
         return block
 
     async def lift(self, block_id: int, reason: str, by: str, at: datetime) -> StandingBlock | None:
-        if not 0 < block_id <= len(self._rows):
-            return None
-        block = self._rows[block_id - 1]
-        if block.lifted_at is not None:
+        block = self._rows.get(block_id)
+        if block is None or block.lifted_at is not None:
             return block
-        self._rows[block_id - 1] = lifted = replace(block, lifted_by=by, lifted_at=at)
-        meter_id = block.customer_id or block.point_id or 0
-        facts = self._store.meters[meter_id]
-        still = tuple(one for one in facts.blocks if one.id != block_id)
-        self._store.meters[meter_id] = replace(facts, blocks=still)
+        lifted = replace(block, lifted_by=by, lifted_at=at)
+        await self._keep(lifted, block)
         self.audit.append((by, "lift block"))
         return lifted
 
+    async def _keep(self, block: StandingBlock, before: StandingBlock | None) -> None:
+        """With the meter's desk taken; where the desk is not kept the row is as before."""
+        meter_id = block.customer_id or block.point_id or 0
+        try:
+            async with self._store.desk(meter_id):
+                if block.id in self._rows and before is None:
+                    raise StorageError("another block was added at the same time")
+                self._rows[block.id] = block
+                self._show(meter_id)
+        except Unsure:
+            raise
+        except BaseException:
+            if self._rows.get(block.id) is block:
+                del self._rows[block.id]
+                if before is not None:
+                    self._rows[block.id] = before
+                self._show(meter_id)
+            raise
+
     async def unmirrored(self, now: datetime, limit: int) -> Sequence[Mirror]:
+        self._store.hook("read", 0)
         return [
             Mirror(block.id, meter_id, self._store.meters[meter_id].meter, None)
             for block, meter_id in self._places()
@@ -196,13 +252,14 @@ class MemoryBlocks:
         ][:limit]
 
     async def mirrors(self, block_id: int, now: datetime) -> Sequence[Mirror]:
+        self._store.hook("read", 0)
         return [
             Mirror(block_id, one.meter_id, self._store.meters[one.meter_id].meter, one.id)
             for one in self._mirrors(block_id)
         ]
 
     def _places(self) -> list[tuple[StandingBlock, int]]:
-        return [(block, block.customer_id or block.point_id or 0) for block in self._rows]
+        return [(block, block.customer_id or block.point_id or 0) for block in self._rows.values()]
 
     def _mirrors(self, block_id: int) -> list[Command]:
         return [
@@ -232,7 +289,7 @@ class Records(Protocol):
         ...
 
     async def change(self, meter_id: int, **told: Any) -> None:
-        """Change what the assets say: relay_kind, restore_mode, role."""
+        """Change what the assets say: relay_kind, restore_mode, role, installed."""
         ...
 
 
@@ -322,8 +379,9 @@ def in_memory() -> Office:
 
 
 class _Database:
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, clock: HandClock) -> None:
         self.database = database
+        self._clock = clock
 
     async def run(self, statement: str, *values: object) -> list[Any]:
         async with self.database.connection() as connection:
@@ -358,6 +416,10 @@ class _Database:
         where = {"relay_kind": "meter", "restore_mode": "customer", "role": "metering_point"}
         key = {"meter": "meter_id", "customer": "customer_id", "metering_point": "point_id"}
         for name, value in told.items():
+            if name == "installed":
+                ended = None if value else self._clock.shown
+                await self.run("UPDATE meter_install SET valid_to = %s WHERE meter_id = %s", ended, meter_id)
+                continue
             table = where[name]
             await self.run(f"UPDATE {table} SET {name} = %s WHERE {key[table]} = %s", str(value), meter_id)
 
@@ -366,7 +428,7 @@ async def in_database(database: Database, folder: Path) -> Office:
     """The office over PostgreSQL."""
     assert await grow(database, folder, 2, 2) == list(METERS)
     clock = HandClock()
-    records = _Database(database)
+    records = _Database(database, clock)
     for statement in (
         "INSERT INTO organisation (name) VALUES ('county'), ('province')",
         "UPDATE organisation SET parent_id = 2 WHERE organisation_id = 1",

@@ -313,6 +313,7 @@ async def test_a_trip_that_left_is_feared_whatever_the_meter_said(store: Command
         await step(desk, trip, end, proof=Proof.NO_BYTE_LEFT if end is State.EXPIRED else None)
     async with store.desk(1) as desk:
         assert (desk.facts.trip_until, desk.facts.copy_until) == (until, until)
+        assert desk.facts.tripped_intent == trip.intent == 1
 
 
 async def test_until_when_a_sent_trip_is_to_be_feared(store: CommandStore) -> None:

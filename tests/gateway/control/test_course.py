@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 
-from gateway.command import Action, Block, BlockKind, Command, MeterFacts, State, Why
+from gateway.command import Action, Block, BlockKind, Command, MeterFacts, NewCommand, State, Why
 from gateway.door import Trouble
 from gateway.errors import StorageError
 from gateway.model import RelayKind
@@ -301,6 +301,31 @@ async def test_a_permitted_close_is_followed_until_the_button_is_pressed() -> No
     assert bench.command(permit).energised_at is not None
     assert bench.store.kept.outbox[-1] == ("relay-command.energised", permit)
     assert bench.command(permit).look_at is None
+
+
+async def test_a_copy_of_the_trip_strikes_after_a_permit() -> None:
+    bench = Bench()
+    bench.relay.button_pressed = False
+    trip = await bench.accept(Action.TRIP)
+    await bench.work_until(trip, State.VERIFIED)
+    permit = await bench.accept(Action.PERMIT_CLOSE)
+    await bench.work_until(permit, State.VERIFIED)
+    bench.relay.trip_ordered = True
+    looks = bench.command(permit).look_at
+    assert looks is not None
+    async with bench.store.desk(1) as desk:  # somebody was turned away meanwhile
+        refused = new_trip(bench)
+        await desk.add(refused, State.REFUSED, Why.BLOCKED)
+    bench.clock.shown = looks
+    await bench.work()
+    (again,) = (row.command for row in bench.store.kept.rows.values() if row.command.caused_by == str(permit))
+    await bench.work_until(again.id, State.VERIFIED)
+    assert not bench.relay.trip_ordered
+    assert bench.relay.obeyed == [Action.TRIP, Action.PERMIT_CLOSE, Action.PERMIT_CLOSE]
+
+
+def new_trip(bench: Bench) -> NewCommand:
+    return NewCommand(uuid4(), Action.TRIP, "billing", "arrears", bench.clock.now(), uuid4().hex, b"")
 
 
 async def test_shadow_goes_all_the_way_but_one() -> None:
