@@ -50,7 +50,7 @@ LATENCIES = 500
 SWITCHES = 2000
 ACCEPTING = 32
 """Connections on which a backlog is asked for."""
-SLOWEST_ACCEPTANCE = 20.0
+SLOWEST_ACCEPTANCE = 50.0
 """A backlog is asked for so early that this many a second would be accepted in time."""
 
 

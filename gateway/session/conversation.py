@@ -20,6 +20,7 @@ from gateway.metrics import Metrics
 from gateway.session.channel import Channel, Urgency
 from gateway.session.receipts import Receipt, Receipts
 from gateway.session.settings import SessionSettings
+from gateway.session.turnstile import Turnstile
 from gateway.transports.link import Link, Taken
 from protocols.q_gdw376.connection import (
     Answered,
@@ -143,7 +144,9 @@ class Conversation:
         settings: SessionSettings,
         clock: Clock,
         metrics: Metrics,
+        turnstile: Turnstile,
     ) -> None:
+        """turnstile: that of all links."""
         self.link = link
         self.master = master
         self.last_frame = clock.monotonic()
@@ -158,6 +161,7 @@ class Conversation:
         """how often the peer has said who it is"""
         self._last_bytes = self.last_frame
         self._owner = owner
+        self._turnstile = turnstile
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
@@ -183,12 +187,19 @@ class Conversation:
 
     # reading
 
+    @property
+    def _urgent(self) -> bool:
+        """Does a relay command wait for what comes?"""
+        return self._open is not None and self._open.urgency <= Urgency.RELAY
+
     async def run(self) -> None:
         """Read and handle what comes until the link ends, by the peer, a deadline, or too much damage."""
         self.rearm()
         try:
             while True:
                 data, settle = await self.link.read()
+                if not (self._urgent or self._turnstile.passed()):
+                    await self._turnstile.pass_through()
                 now = self._clock.monotonic()
                 self.received += len(data)
                 self._last_bytes = now

@@ -13,6 +13,7 @@ from gateway.session.conversation import Conversation
 from gateway.session.receipts import Receipt, begin, finish
 from gateway.session.settings import SessionSettings
 from gateway.session.terminal import TerminalSession
+from gateway.session.turnstile import Turnstile
 from gateway.transports.link import Link
 from protocols.q_gdw376 import messages
 from protocols.q_gdw376.connection import Master
@@ -36,6 +37,8 @@ EARLY_UNSETTLED: Final = 4_096
 
 class Host(Protocol):
     """The registry, as one connection sees it. None of these may raise."""
+
+    turnstile: Turnstile
 
     def bind(self, peer: Peer, address: str) -> None:
         """This connection says it is terminal `address`: by a login, or a heartbeat without one."""
@@ -95,7 +98,7 @@ class Peer:
         self._sent_before_takeover = 0
         self._rubbish = 0
         master = Master(reply_timeout=settings.reply_timeout_s, repeats=settings.repeats)
-        self.conversation = Conversation(link, master, self, settings, clock, metrics)
+        self.conversation = Conversation(link, master, self, settings, clock, metrics, host.turnstile)
 
     def is_now(self, address: str) -> None:
         """From now on this connection speaks for `address`."""

@@ -25,6 +25,7 @@ from gateway.session.peer import Peer
 from gateway.session.settings import SessionSettings
 from gateway.session.stores import Files, RawKeeper, Store
 from gateway.session.terminal import Parts, TerminalSession
+from gateway.session.turnstile import Turnstile
 from gateway.transports.link import Link
 from protocols.q_gdw376.connection import Master
 from protocols.q_gdw376.frame import Frame
@@ -62,6 +63,7 @@ class Registry:
         metrics: Metrics,
     ) -> None:
         """store: DatabaseStore; writer: the ReadingWriter."""
+        self.turnstile = Turnstile()
         self._raw = RawKeeper(store)
         learning = asyncio.Semaphore(settings.logins_learned_at_once)
         fetching = asyncio.Semaphore(settings.events_fetched_at_once)
