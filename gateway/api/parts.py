@@ -91,7 +91,7 @@ class RelayControl:
     """None: closes wait for the database like all else"""
 
 
-TRIPS_AT_A_TIME: Final = 2
+TRIPS_AT_A_TIME: Final = 4
 """Requests for trips that are worked on together, from the look at the token to the answer. Each takes a
 connection of the database and its share of a core."""
 

@@ -54,6 +54,8 @@ class Commands:
             desk = await MeterDesk.open(connection, meter_id, self._clock.now(), self._secret)
             yield desk
             try:
+                if desk.may_be_lost:
+                    await connection.execute(statement("need_not_wait"))
                 await connection.commit()
             except psycopg.OperationalError as error:
                 raise Unsure(

@@ -45,6 +45,10 @@ _TOLD: Final = ENDS | {State.FIELD}
 """States that others are told of."""
 
 
+_READ_AGAIN: Final = frozenset({State.ACKNOWLEDGED, State.UNCERTAIN})
+"""States that a command in SENDING comes to again by a read, if the step there is lost."""
+
+
 class MeterDesk:
     """Satisfies `control.stores.Desk`. Made by `Commands.desk`."""
 
@@ -66,6 +70,9 @@ class MeterDesk:
         self._secret = secret
         self.happened: list[tuple[Command, str]] = []
         """the events of this desk: each command after it, and its kind"""
+        self.may_be_lost = True
+        """Would it do no harm if a crash of the database server took what was done here? Notes, and steps
+        after which the meter is read again in any case; it need not wait for the disk then."""
 
     @property
     def opened_at(self) -> datetime:
@@ -115,6 +122,7 @@ class MeterDesk:
         """A command in REQUESTED and, in the same breath, in `state`. KeyTaken where its key was used
         meanwhile."""
         facts = self._facts
+        self.may_be_lost = False
         cursor = await self._connection.execute(statement("next_intent"), (facts.meter_id,))
         row = await cursor.fetchone()
         assert row is not None
@@ -195,6 +203,8 @@ class MeterDesk:
             told["detail"] = detail
         if evidence:
             told["evidence"] = tellable(evidence, self._secret)
+        if then not in _READ_AGAIN:
+            self.may_be_lost = False
         moved = await self._write(command, then, "step", told, why, detail, change)
         if then is State.SENDING and command.action in GATED_AS_TRIP:
             await self._connection.execute(
@@ -260,6 +270,7 @@ class MeterDesk:
 
     async def open_field_order(self, command: Command, why: Why, detail: str) -> None:
         """A person has to go there; an order that is open already stays the one."""
+        self.may_be_lost = False
         await self._connection.execute(
             statement("open_field_order"), (command.meter_id, command.id, self._now, why.value, detail)
         )
@@ -343,6 +354,7 @@ class MeterDesk:
         return found
 
     async def _tell(self, command: Command, what: str) -> None:
+        self.may_be_lost = False
         data = {
             "command": str(command.id),
             "meter": self._facts.meter,

@@ -12,6 +12,10 @@ SELECT secret FROM frame_secret
 -- The first one stays.
 INSERT INTO frame_secret (secret, made_at) VALUES (%s, %s) ON CONFLICT DO NOTHING
 
+-- name: need_not_wait
+-- This transaction is over before it is on the disk.
+SET LOCAL synchronous_commit = off
+
 -- name: first_intent
 -- Of a meter that never had a command.
 INSERT INTO meter_intent (meter_id) VALUES (%s) ON CONFLICT DO NOTHING

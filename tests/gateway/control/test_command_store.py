@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -453,3 +454,51 @@ async def test_facts_follow_blocks_and_switches(database: Database, tmp_path: Pa
         )  # fmt: skip
     (block,) = (await seen()).blocks
     assert (block.kind, block.since, block.until) == (BlockKind.MEDICAL, NOW - timedelta(hours=1), None)
+
+
+@pytest.mark.database
+async def test_only_what_a_read_finds_again_does_not_wait_for_the_disk(conninfo: str, tmp_path: Path) -> None:
+    """Of all that is done at a desk: which transactions end before they are on the disk."""
+
+    async def waits(connection: Any) -> str:
+        cursor = await connection.execute("SHOW synchronous_commit")
+        return str((await cursor.fetchone())[0])
+
+    ended: list[str] = []
+
+    class Watched(Database):
+        """Looks at each transaction when it is about to be kept."""
+
+        @asynccontextmanager
+        async def connection(self) -> AsyncIterator[Any]:
+            async with super().connection() as connection:
+                keep = connection.commit
+
+                async def commit() -> None:
+                    ended.append(await waits(connection))
+                    await keep()
+
+                connection.commit = commit  # type: ignore[method-assign]
+                try:
+                    yield connection
+                finally:
+                    del connection.commit
+
+    async with await Database.open(conninfo) as plain:
+        assert await grow(plain, tmp_path, 1, 1) == [1]
+        database = Watched(plain.conninfo, plain.pool, plain.has_timescale)
+        store = Commands(database, HandClock())  # type: ignore[arg-type]  # only `now` is asked
+        async with store.desk(1) as desk:
+            command = await desk.add(new(), State.QUEUED)
+        async with store.desk(1) as desk:
+            assert desk.facts.open == (command,)
+        async with store.desk(1) as desk:
+            command = await desk.note(command, "clock", {"offset": 1})
+        async with store.desk(1) as desk:
+            command = await step(desk, command, State.SENDING)
+        async with store.desk(1) as desk:
+            command = await step(desk, command, State.ACKNOWLEDGED)
+        async with store.desk(1) as desk:
+            await step(desk, command, State.VERIFIED, proof=Proof.RELAY_READ)
+    ours = ended[-6:]
+    assert ours == ["on", "off", "off", "on", "off", "on"]
