@@ -1,7 +1,7 @@
 """All tests but the long ones, as `make test` runs them: `python -m tests`.
 
-The end-to-end tests mostly wait for processes of their own; the tests of protocols, simulator and simulation
-keep a core busy beside them. Those of the gateway follow alone: many of them measure how soon it answers.
+The end-to-end tests mostly wait for processes of their own; whatever does not measure time keeps a core busy
+beside them. The rest of the gateway's tests follow alone: many of them measure how soon it answers.
 What each run prints is printed whole, and the closing line adds them up. Other choices of tests are for
 pytest.
 """
@@ -12,10 +12,21 @@ import re
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
 
 BESIDE = ["tests/end_to_end"]
-FIRST = ["tests", "--ignore=tests/end_to_end", "--ignore=tests/gateway"]
-ALONE = ["tests/gateway"]
+UNHURRIED = ["tests/gateway/api", "tests/gateway/control", "tests/gateway/storage"]
+"""Parts of the gateway's tests that do not mind what runs beside them."""
+FIRST = [
+    *(
+        str(path)
+        for path in sorted(Path("tests").iterdir())
+        if path.name.startswith("test_")
+        or ((path / "__init__.py").exists() and path.name not in ("end_to_end", "gateway"))
+    ),
+    *UNHURRIED,
+]
+ALONE = ["tests/gateway", *(f"--ignore={path}" for path in UNHURRIED)]
 
 _CLOSING = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", re.MULTILINE)
 
