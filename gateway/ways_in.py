@@ -17,7 +17,14 @@ from gateway.session.line_terminal import LineTerminal
 from gateway.session.registry import Registry
 from gateway.transports import channel as channels
 from gateway.transports import mqtt, mqtt_broker, ways
-from gateway.transports.channel import Channel, ChannelError, MqttChannel, SerialChannel, TcpChannel
+from gateway.transports.channel import (
+    Channel,
+    ChannelError,
+    MqttChannel,
+    SerialChannel,
+    TcpChannel,
+    UdpChannel,
+)
 from gateway.transports.dialler import Dialler
 from gateway.transports.link import Link
 from gateway.transports.mqtt import MqttTerminals
@@ -123,6 +130,11 @@ class WaysIn:
         return made
 
     def _dialled(self, key: str, given: DialSettings) -> Dialler:
+        if isinstance(_parsed(f"{key}.channel", given.channel), UdpChannel):
+            raise ConfigurationError(
+                f"{key}.channel: a terminal learns of a link over udp by a first datagram, and waits for ours"
+                " as we for its login 终端不能经 UDP 拨叫: have it send to [listen] also"
+            )
         return self._dialler(key, given, given.channel, self._registry.accept)
 
     def _dialler(self, key: str, given: DialSettings | LineSettings, text: str, on_link: OnLink) -> Dialler:

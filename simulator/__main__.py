@@ -105,6 +105,7 @@ def _grown(given: argparse.Namespace, faults: Faults) -> District:
         given.day,
         swapped=faults.swapped.count if faults.swapped else 0,
         clashes=faults.clash.count if faults.clash else 0,
+        area_code=given.area_code,
     )
     if given.command == "terminal" and given.address:
         district.terminals = (replace(district.terminals[0], address=given.address),)

@@ -12,6 +12,7 @@ from typing import Any
 
 from simulator import channel
 from simulator.clock import seconds_of
+from simulator.district import FIRST_AREA_CODE
 from simulator.esam import BENCH_KEY
 
 _METER = re.compile(r"(?P<address>[0-9]{1,12})(?::(?P<edition>2007|1997))?(?::(?P<baud>[0-9]+))?")
@@ -74,6 +75,14 @@ def _growing(add: _Add, *, terminals: bool = False, meters: int = 10) -> None:
         default: dict[str, Any] = {"required": True} if terminals else {"default": meters}
         add("--meters", type=int, metavar="M", help="in all, gateway meters included", **default)
     add("--seed", type=int, default=1, metavar="S", help="equal seeds grow equal districts (default 1)")
+    add(
+        "--area-code",
+        type=int,
+        default=FIRST_AREA_CODE,
+        metavar="N",
+        help="of the first terminal (default 200): with another one all addresses are others, for a gateway"
+        " to which more than one of us is played",
+    )
     day: dict[str, Any] = {"required": True} if terminals else {"default": yesterday}
     add("--day", type=date.fromisoformat, metavar="D", help="business day, YYYY-MM-DD", **day)
     add("--assets", type=Path, metavar="DIR", help="write terminals.csv and meters.csv there")

@@ -25,6 +25,10 @@ HIGHEST_POINT = 2040
 TERMINALS_AN_AREA_CODE = 1000
 """Terminal addresses are unique within one area code of 4 digits."""
 
+FIRST_AREA_CODE = 200
+METERS_AN_AREA_CODE = 100_000
+"""By so many the first meter's number of a district is further on for each area code that it begins later."""
+
 Registers = tuple[int, ...]
 """Total, then the meter's tariffs 1..M, in 0.01 kWh or kvarh. The tariffs sum to the total."""
 
@@ -190,18 +194,29 @@ class District:
 
     swapped: so many customers got a new meter three days before `day`, and their terminals' archives still
     name the old one. clashes: so many terminals have a second device with the same address and other meters
-    (`impostors`); those are in no assets and no truth. ValueError where the numbers cannot be met.
+    (`impostors`); those are in no assets and no truth. area_code: of the first terminals; another one gives
+    other addresses to terminals and meters, so that several districts can dial one gateway. ValueError where
+    the numbers cannot be met.
     """
 
     def __init__(
-        self, seed: int, terminals: int, meters: int, day: date, *, swapped: int = 0, clashes: int = 0
+        self,
+        seed: int,
+        terminals: int,
+        meters: int,
+        day: date,
+        *,
+        swapped: int = 0,
+        clashes: int = 0,
+        area_code: int = FIRST_AREA_CODE,
     ) -> None:
         if terminals < 1 or meters < terminals:
             raise ValueError("there must be at least one terminal, and at least one meter on each")
         if meters > terminals * HIGHEST_POINT:
             raise ValueError(f"a terminal has at most {HIGHEST_POINT} points: use more terminals")
-        if terminals > 9999 * TERMINALS_AN_AREA_CODE:
-            raise ValueError("area codes have 4 digits: use fewer terminals")
+        last_code = area_code + (terminals - 1) // TERMINALS_AN_AREA_CODE
+        if area_code < FIRST_AREA_CODE or last_code > 9999:
+            raise ValueError(f"area codes are {FIRST_AREA_CODE} to 9999: use fewer terminals or another one")
         if day < FIRST_MIDNIGHT + timedelta(days=62):
             raise ValueError(
                 f"the district's meters began on {FIRST_MIDNIGHT}: use a day 62 days later or more"
@@ -212,10 +227,10 @@ class District:
         self.day = day
         least, extra = divmod(meters, terminals)
         grown: list[TerminalPlan] = []
-        next_number = 1
+        next_number = 1 + (area_code - FIRST_AREA_CODE) * METERS_AN_AREA_CODE
         for index in range(terminals):
             count = least + (index < extra)
-            grown.append(_grow(seed, index, count, next_number))
+            grown.append(_grow(seed, index, count, next_number, area_code))
             next_number += count
         chance = random.Random(f"{seed}/changes")
         if swapped:
@@ -290,10 +305,12 @@ class District:
                 ))  # fmt: skip
 
 
-def _grow(seed: int, index: int, count: int, first_number: int) -> TerminalPlan:
+def _grow(
+    seed: int, index: int, count: int, first_number: int, first_code: int = FIRST_AREA_CODE
+) -> TerminalPlan:
     """Terminal `index` with `count` meters: the gateway meter at point 1, customers above it, a few gaps."""
     chance = random.Random(f"{seed}/terminal/{index}")
-    area_code = 200 + index // TERMINALS_AN_AREA_CODE
+    area_code = first_code + index // TERMINALS_AN_AREA_CODE
     address = f"{area_code:04d}{0x1001 + index % TERMINALS_AN_AREA_CODE * 31:04x}"
     customers = []
     pn = 1

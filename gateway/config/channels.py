@@ -57,10 +57,10 @@ class Dialled(Section):
 
 
 class DialSettings(Dialled):
-    """A terminal that is dialled: it listens on TCP or UDP, or hangs on a serial port."""
+    """A terminal that is dialled: it listens on TCP, or hangs on a serial port."""
 
     channel: str
-    """`tcp://10.0.0.7:2404`, `tcps://…`, `udp://…`, `serial:///dev/ttyUSB0?baud=9600&parity=E`"""
+    """`tcp://10.0.0.7:2404`, `tcps://…`, `serial:///dev/ttyUSB0?baud=9600&parity=E`"""
 
 
 class LineSettings(Dialled):

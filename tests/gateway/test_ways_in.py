@@ -33,6 +33,7 @@ def ways_of(registry: Registry, **sections: Any) -> WaysIn:
         ({"listen": {"address": "192.0.2.1:1"}}, "listen.address"),
         ({"dial": {"far": {"channel": "tcp://127.0.0.1:0"}}}, "dial.far.channel"),
         ({"dial": {"far": {"channel": "mqtt://127.0.0.1"}}}, "dial.far.channel"),
+        ({"dial": {"far": {"channel": "udp://127.0.0.1:9"}}}, "dial.far.channel"),
         ({"lines": {"a": {"terminal": LINE, "channel": "serial://nowhere"}}}, "lines.a.channel"),
         ({"lines": {"a": {"terminal": LINE}}}, "lines.a"),
         ({"modems": {"m": {"channel": "tcp://127.0.0.1:0", "registration": "plain"}}}, "modems.m"),

@@ -36,6 +36,20 @@ def district(seed: int = 7, terminals: int = 4, meters: int = 400) -> District:
     return District(seed, terminals, meters, DAY)
 
 
+def test_districts_of_other_area_codes_have_no_address_in_common() -> None:
+    districts = [District(7, 4, 400, DAY, area_code=code) for code in (200, 201, 305)]
+    for taken in (
+        [terminal.address for each in districts for terminal in each.terminals],
+        [meter.address for each in districts for _, meter in each.meters()],
+        [meter.number for each in districts for _, meter in each.meters()],
+    ):
+        assert len(set(taken)) == len(taken)
+    assert districts[0].truth() == district().truth()
+    for code in (199, 10_000):
+        with pytest.raises(ValueError, match="area codes"):
+            District(7, 1, 1, DAY, area_code=code)
+
+
 def test_equal_arguments_give_equal_bytes_in_every_process(tmp_path: Path) -> None:
     for number in ("1", "2"):
         folder = tmp_path / number

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -35,8 +35,9 @@ class Identity:
     key: Path
 
 
-def issue(folder: Path, name: str, issuer: Identity | None = None) -> Identity:
-    """A certificate for 127.0.0.1 by `issuer`; without one an authority's own."""
+def issue(folder: Path, name: str, issuer: Identity | None = None, others: Iterable[str] = ()) -> Identity:
+    """A certificate for 127.0.0.1 and `others` by `issuer`; without one an authority's own."""
+    names = [x509.IPAddress(ip_address("127.0.0.1")), *(x509.DNSName(other) for other in others)]
     private = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = datetime.now(UTC)
@@ -49,7 +50,7 @@ def issue(folder: Path, name: str, issuer: Identity | None = None) -> Identity:
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
     )
     certificate = builder.sign(private if issuer is None else issuer.private, hashes.SHA256())
     file, key = folder / f"{name}.pem", folder / f"{name}.key"
