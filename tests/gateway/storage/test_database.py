@@ -157,6 +157,7 @@ async def test_a_server_that_says_nothing_is_not_waited_for(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(database_module, "CHECK_SECONDS", 0.3)
+    monkeypatch.setattr(database_module, "LATELY_SECONDS", 0.0)  # what was just used is looked at, too
     stopped: list[psutil.Process] = []
 
     async def backend(connection: database_module.Connection) -> psutil.Process:
