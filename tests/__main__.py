@@ -14,7 +14,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-LAST = [f"tests/end_to_end/test_{name}.py" for name in ("transports", "survival", "faults")]
+LAST = [f"tests/end_to_end/test_{name}.py" for name in ("transports", "survival")]
 """End-to-end tests that are left to whoever is done sooner, so that both end at about the same time."""
 BESIDE = ["tests/end_to_end", *(f"--ignore={path}" for path in LAST)]
 UNHURRIED = ["tests/gateway/api", "tests/gateway/control", "tests/gateway/storage"]
