@@ -510,6 +510,8 @@ async def burst(port: int, version: str, up: asyncio.Event, doubtful: list[bytes
                 while left:
                     await device.say(left[0])
                     del left[0]
+                    if len(left) < 30:  # slowly: the broker goes in the middle of it
+                        await asyncio.sleep(0.05)
                 return
         doubtful.append(left[0])
         up.clear()
