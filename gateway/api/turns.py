@@ -49,13 +49,14 @@ async def _turn(request: Request, parts: Wanted) -> AsyncIterator[None]:
 
 
 def _gives_power_back(body: object) -> bool:
-    """A command, or a batch of such, that all give power back."""
-    if not isinstance(body, dict):
-        return False
-    commands = body.get("commands")
-    if isinstance(commands, list):
-        return bool(commands) and all(_gives_power_back(one) for one in commands)
-    return body.get("action") in _AT_ONCE
+    """Is it a command, or a batch of such, that all give power back? Nobody has looked at it yet."""
+    commands = body.get("commands", [body]) if isinstance(body, dict) else None
+    return isinstance(commands, list) and bool(commands) and all(map(_is_close, commands))
+
+
+def _is_close(command: object) -> bool:
+    action = command.get("action") if isinstance(command, dict) else None
+    return isinstance(action, str) and action in _AT_ONCE
 
 
 Turn = Annotated[None, Depends(_turn)]

@@ -197,7 +197,7 @@ class Batches:
             return _unfit(ask, Unfit(Why.UNKNOWN_METER, ask.meter))
         line = None
         try:
-            async with self._requests.turn(ask), self._store.desk(ask.meter_id) as desk:
+            async with self._store.desk(ask.meter_id) as desk:
                 facts = desk.facts
                 if facts.area_id not in used:
                     limits = policy.limits(facts, self._rules())

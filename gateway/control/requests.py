@@ -8,10 +8,8 @@ StorageError (try again with the same key).
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 from uuid import UUID, uuid4
@@ -67,10 +65,6 @@ LONGEST_TRIP: Final = timedelta(days=31)
 AT_ONCE: Final = 500
 """Overdue commands that are ended in one go."""
 
-TRIPS_AT_A_TIME: Final = 2
-"""Requests for what takes power away that are at a desk together. One waits for the database while the other
-is worked on; more would only stand in the way."""
-
 FAILURES: Final = 20
 """So many overdue commands may fail to be ended before the database itself is thought to be at fault."""
 
@@ -108,7 +102,6 @@ class Requests:
         self._switches = switches
         self._wake = wake
         self._wake_at = wake_at or (lambda terminal_id: wake())
-        self._darkening = asyncio.Semaphore(TRIPS_AT_A_TIME)
 
     async def accept(self, ask: Ask, by: str, key: str, *, trace: str = "") -> Accepted:
         """One command for this request: queued, or refused with the reason.
@@ -147,7 +140,7 @@ class Requests:
             if ask.meter_id is None:
                 raise Unfit(Why.UNKNOWN_METER, ask.meter)
             try:
-                async with self.turn(ask), self._store.desk(ask.meter_id) as desk:
+                async with self._store.desk(ask.meter_id) as desk:
                     action, said = self.judge(ask, desk.facts)
                     new = self._new(ask, action, desk.facts, by, key, body_hash, trace, batch)
                     made.add(new.id)
@@ -162,16 +155,6 @@ class Requests:
             self._wake_at(desk.facts.terminal_id)
             return Accepted(command, new=True)
         raise AssertionError("the last try returns or raises")
-
-    @asynccontextmanager
-    async def turn(self, ask: Ask) -> AsyncIterator[None]:
-        """What would take power away is looked at a few at a time: whoever asks for thousands of trips at
-        once waits here, and not in the way of those who have paid. Who waits keeps his connection busy."""
-        if ask.verb not in GATED_AS_TRIP:
-            yield
-            return
-        async with self._darkening:
-            yield
 
     def judge(self, ask: Ask, facts: MeterFacts) -> tuple[Action, Judgement]:
         """What would be done with this request now: the action that it comes to, and the gates' word.

@@ -67,7 +67,17 @@ async def test_closes_pass_a_storm_of_trips() -> None:
 
 @pytest.mark.parametrize(
     "body",
-    [TRIP, {"commands": [{"action": "close"}, TRIP]}, {"commands": []}, {"action": "keep-power"}, {}],
+    [
+        TRIP,
+        {"commands": [{"action": "close"}, TRIP]},
+        {"commands": []},
+        {"commands": [{"commands": [{"action": "close"}]}]},
+        {"commands": "close"},
+        {"action": "keep-power"},
+        {"action": ["close"]},
+        {"action": {}},
+        {},
+    ],
 )
 async def test_whatever_is_no_close_takes_its_turn(
     body: dict[str, Any],
