@@ -35,9 +35,9 @@ from gateway.command import (
 )
 from gateway.control import policy
 from gateway.control.policy import Do, Judgement, Rules
-from gateway.control.proof import Prover, found_on, later
+from gateway.control.proof import Prover, found_in, found_on, later
 from gateway.control.stores import CommandStore, Desk, step
-from gateway.door import Accepted, Answer, Door, Doors, NotWritten, Prepared, Refused, Trouble
+from gateway.door import Accepted, Answer, Door, Doors, NotWritten, Prepared, Refused, Silence, Trouble
 from gateway.errors import StorageError
 
 log = structlog.get_logger()
@@ -181,13 +181,16 @@ class Course:
         """The facts of a queued command that may go on; None where it waits or has ended.
 
         The gates are passed again in the claim: here they save a meter from being asked in vain."""
-        async with self._store.desk(ref.meter_id) as desk:
-            command = found_on(desk, ref)
-            if command is None:
-                return None
-            facts = desk.facts
-            if not await self._passed(desk, command, self._judge(command, facts)):
-                return None
+        facts = await self._store.look(ref.meter_id)
+        command = found_in(facts, ref)
+        if command is None:
+            return None
+        if self._judge(command, facts).do is not Do.SEND:
+            async with self._store.desk(ref.meter_id) as desk:
+                command = found_on(desk, ref)
+                if command is None or not await self._passed(desk, command, self._judge(command, desk.facts)):
+                    return None
+                facts = desk.facts
         if command.action in GATED_AS_TRIP:
             owes = await self._ask_billing(command, facts)
             if owes is not True:
@@ -326,10 +329,12 @@ class Course:
             return None
         heard = await answer
         self._at("answer heard")
-        await self._heard(command, heard)
-        self._at("answer committed")
         if isinstance(heard, Accepted):
-            await self._prover.look(ref._replace(state=State.ACKNOWLEDGED), door)
+            # The relay is read before the yes is on the desk: who dies between reads it all the same.
+            await self._prover.look(ref._replace(state=State.SENDING), door, heard)
+        else:
+            await self._heard(command, heard)
+        self._at("answer committed")
         return heard
 
     async def _shadow(self, ref: Ref, readings: _Readings) -> None:
@@ -455,22 +460,14 @@ class Course:
 
     # hearing
 
-    async def _heard(self, command: Command, answer: Answer) -> None:
-        """Put what the meter said on the desk."""
+    async def _heard(self, command: Command, answer: Refused | Silence) -> None:
+        """Put what the meter said on the desk, where that is not yes."""
         now = self._clock.now()
         async with self._store.desk(command.meter_id) as desk:
             mine = found_on(desk, command, State.SENDING)
             if mine is None:
                 return
-            if isinstance(answer, Accepted):
-                await step(
-                    desk,
-                    mine,
-                    State.ACKNOWLEDGED,
-                    change=Change({"look_at": now}),
-                    evidence={"frame": answer.frame, "words": list(answer.words)},
-                )
-            elif isinstance(answer, Refused):
+            if isinstance(answer, Refused):
                 await self._refused(desk, mine, answer)
             else:
                 await step(

@@ -43,6 +43,14 @@ class FilingStore:
                 raise StorageError("a close of this meter came into the journal just now; try again")
             yield desk
 
+    async def look(self, meter_id: int) -> MeterFacts:
+        """See `CommandStore`. StorageError as for the desk."""
+        await self._journal.file_meter(meter_id)
+        facts = await self._store.look(meter_id)
+        if self._journal.holds(meter_id):
+            raise StorageError("a close of this meter came into the journal just now; try again")
+        return facts
+
     async def known(self, requester: str, idempotency_key: str) -> tuple[Command, bytes] | None:
         return await self._store.known(requester, idempotency_key)
 

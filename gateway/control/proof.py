@@ -16,6 +16,7 @@ from gateway.command import (
     Action,
     Change,
     Command,
+    MeterFacts,
     NewCommand,
     Proof,
     Ref,
@@ -25,7 +26,7 @@ from gateway.command import (
 )
 from gateway.control.states import Shown, energised, is_proof, not_executed, shown
 from gateway.control.stores import CommandStore, Desk, step
-from gateway.door import Door, Record, Trouble
+from gateway.door import Accepted, Door, Record, Trouble
 
 FIRST_LOOK: Final = timedelta(seconds=5)
 """Meters check the line within five seconds of a command."""
@@ -52,7 +53,12 @@ def later(since: datetime, now: datetime) -> datetime:
 
 def found_on(desk: Desk, ref: Ref | Command, *states: State) -> Command | None:
     """The command as it lies on the desk, if it is in one of `states` (by default that of `ref`)."""
-    for one in desk.facts.open:
+    return found_in(desk.facts, ref, *states)
+
+
+def found_in(facts: MeterFacts, ref: Ref | Command, *states: State) -> Command | None:
+    """See `found_on`."""
+    for one in facts.open:
         if one.id == ref.id:
             return one if one.state in (states or (ref.state,)) else None
     return None
@@ -65,8 +71,11 @@ class Prover:
         self._store = store
         self._clock = clock
 
-    async def look(self, ref: Ref, door: Door) -> None:
-        """Read the relay of a command that is acknowledged, uncertain, with the field crew, or permitted."""
+    async def look(self, ref: Ref, door: Door, said: Accepted | None = None) -> None:
+        """Read the relay of a command that is acknowledged, uncertain, with the field crew, or permitted.
+
+        said: the meter's yes to a command in SENDING, which goes on the desk together with what is read.
+        """
         status = await door.status()
         record: Record | Trouble | None = None
         if (
@@ -83,6 +92,14 @@ class Prover:
             command = found_on(desk, ref)
             if command is None:
                 return
+            if said is not None:
+                command = await step(
+                    desk,
+                    command,
+                    State.ACKNOWLEDGED,
+                    change=Change({"look_at": self._clock.now()}),
+                    evidence={"frame": said.frame, "words": list(said.words)},
+                )
             if isinstance(status, Trouble):
                 await self._unread(desk, command, status)
                 return

@@ -91,6 +91,11 @@ class CommandStore(Protocol):
         meter waits. NotInstalled where it never was; Unsure where COMMIT's answer is lost."""
         ...
 
+    async def look(self, meter_id: int) -> MeterFacts:
+        """What stands at this moment, without the meter's turn: nothing may be decided on it that its desk
+        does not decide again. NotInstalled as for the desk."""
+        ...
+
     async def known(self, requester: str, idempotency_key: str) -> tuple[Command, bytes] | None:
         """The command that this key made, and the hash of its body."""
         ...

@@ -13,11 +13,12 @@ from uuid import UUID
 import psycopg
 
 from gateway.clock import Clock
-from gateway.command import Command, Ref, Unsure
+from gateway.command import Command, MeterFacts, NotInstalled, Ref, Unsure
 from gateway.storage import frame_secret
 from gateway.storage.command_rows import command_of, ref_of, statement
 from gateway.storage.database import Database, first_line
 from gateway.storage.desk import MeterDesk as MeterDesk
+from gateway.storage.desk import seen
 from gateway.storage.frame_secret import FrameSecret
 
 
@@ -54,9 +55,7 @@ class Commands:
             desk = await MeterDesk.open(connection, meter_id, self._clock.now(), self._secret)
             yield desk
             try:
-                if desk.may_be_lost:
-                    await connection.execute(statement("need_not_wait"))
-                await connection.commit()
+                await desk.keep()
             except psycopg.OperationalError as error:
                 raise Unsure(
                     f"the database did not say whether it kept what was done for meter {meter_id}"
@@ -65,23 +64,33 @@ class Commands:
         for command, kind in desk.happened:
             self._happened(command, kind, desk.opened_at)
 
+    async def look(self, meter_id: int) -> MeterFacts:
+        """What stands now, without the meter's turn. NotInstalled where the meter was never anywhere."""
+        values = {"meter_id": meter_id, "now": self._clock.now()}
+        async with self._database.reading() as connection:
+            cursor = await connection.execute(statement("facts"), values, binary=True)
+            rows = await cursor.fetchall()
+        if not rows:
+            raise NotInstalled(f"meter {meter_id} was never installed anywhere")
+        return seen(rows).facts
+
     async def known(self, requester: str, idempotency_key: str) -> tuple[Command, bytes] | None:
         """The command that this key made, and the hash of its body."""
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             cursor = await connection.execute(statement("known"), (requester, idempotency_key))
             row = await cursor.fetchone()
         return None if row is None else (command_of(row[:-1]), bytes(row[-1]))
 
     async def command(self, command_id: UUID) -> Command | None:
         """The command as it stands."""
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             cursor = await connection.execute(statement("command"), (command_id,))
             row = await cursor.fetchone()
         return None if row is None else command_of(row)
 
     async def overdue(self, now: datetime, limit: int, skip: Collection[UUID] = ()) -> Sequence[Ref]:
         """Held and queued commands whose expiry has come, the oldest first, without those in `skip`."""
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             cursor = await connection.execute(statement("overdue"), (now, list(skip), limit))
             return [ref_of(row) for row in await cursor.fetchall()]
 
@@ -92,7 +101,7 @@ class Commands:
         asked = [terminal for terminal in terminals if terminal not in skip]
         if not asked:
             return []
-        async with self._database.connection() as connection:
+        async with self._database.reading() as connection:
             cursor = await connection.execute(
                 statement("due"), {"terminals": _listed(asked), "now": now, "limit": limit}
             )

@@ -151,11 +151,27 @@ class Database:
         A lost or silent server becomes StorageError (trying again may help); a value the database refuses
         becomes StorageError too (trying again does not help).
         """
+        async with self._taken(autocommit=False) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Connection]:
+        """A connection for single statements that read; errors as `connection` has them.
+
+        Each is a transaction by itself: to begin and to end one would take two more turns with the server.
+        """
+        async with self._taken(autocommit=True) as connection:
+            yield connection
+
+    @asynccontextmanager
+    async def _taken(self, *, autocommit: bool) -> AsyncIterator[Connection]:
         wait = None if self._within is None else self._within - CHECK_SECONDS
         async with _reached(self.conninfo):
             with cut_after(self._within) as patience:
                 async with self.pool.connection(timeout=wait) as connection:
                     patience.begin(connection)
+                    if connection.autocommit is not autocommit:
+                        await connection.set_autocommit(autocommit)
                     yield connection
 
     async def migrate(self) -> list[str]:

@@ -6,10 +6,10 @@ The statements are in queries/commands.sql. What may follow what is not decided 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -44,9 +44,24 @@ _LIMITS_LOCK: Final = 0x4C44_0005
 _TOLD: Final = ENDS | {State.FIELD}
 """States that others are told of."""
 
+_TOLD_NOTES: Final = frozenset({"permitted", "energised"})
+"""Events without a step that others are told of."""
+
+_FACTS: Final = 30
+"""Columns of `facts` before those of a command."""
 
 _READ_AGAIN: Final = frozenset({State.ACKNOWLEDGED, State.UNCERTAIN})
 """States that a command in SENDING comes to again by a read, if the step there is lost."""
+
+
+class Seen(NamedTuple):
+    """A meter as it stands. worker, generation: who holds its terminal; chains: of its open commands, the
+    number of events and the end of the chain."""
+
+    facts: MeterFacts
+    worker: str | None
+    generation: int | None
+    chains: dict[UUID, tuple[int, bytes]]
 
 
 class MeterDesk:
@@ -73,6 +88,7 @@ class MeterDesk:
         self.may_be_lost = True
         """Would it do no harm if a crash of the database server took what was done here? Notes, and steps
         after which the meter is read again in any case; it need not wait for the disk then."""
+        self._waits = False
 
     @property
     def opened_at(self) -> datetime:
@@ -94,23 +110,14 @@ class MeterDesk:
             cursor = await connection.execute(statement("lock_meter"), (meter_id,))
             row = await cursor.fetchone()
             assert row is not None
-        intent: int = row[0]
-        async with connection.cursor(binary=True) as binary:  # a record in text has lost its types
-            await binary.execute(statement("facts"), {"meter_id": meter_id, "now": now})
-            facts = await binary.fetchone()
-        if facts is None:
+        # in binary: a record in text has lost its types
+        cursor = await connection.execute(statement("facts"), {"meter_id": meter_id, "now": now}, binary=True)
+        rows = await cursor.fetchall()
+        if not rows:
             raise NotInstalled(f"meter {meter_id} was never installed anywhere")
-        cursor = await connection.execute(statement("open"), {"meter_id": meter_id})
-        opened = await cursor.fetchall()
-        *known, worker, generation = facts
-        desk = cls(
-            connection,
-            facts_of(known, intent, tuple(command_of(row[:-2]) for row in opened)),
-            now,
-            secret,
-            (worker, generation),
-        )
-        desk._chains = {row[0]: (row[-2], bytes(row[-1])) for row in opened}
+        known, worker, generation, opened = seen(rows)
+        desk = cls(connection, known, now, secret, (worker, generation))
+        desk._chains = opened
         return desk
 
     @property
@@ -205,22 +212,17 @@ class MeterDesk:
             told["evidence"] = tellable(evidence, self._secret)
         if then not in _READ_AGAIN:
             self.may_be_lost = False
-        moved = await self._write(command, then, "step", told, why, detail, change)
-        if then is State.SENDING and command.action in GATED_AS_TRIP:
-            await self._connection.execute(
-                statement("count_trip"), (self._now, self._facts.area_id, command.requester, command.id)
-            )
+        tells = then.value if then in _TOLD else None
+        moved = await self._write(command, then, "step", told, why, detail, change, tells)
         if command.action in RESTORING and then in (State.VERIFIED, State.CANCELLED):
             await self._end_field_order(command, then, proof, detail)
-        if then in _TOLD:
-            await self._tell(moved, then.value)
         return moved
 
     async def note(
         self, command: Command, kind: str, evidence: Mapping[str, Any], change: Change = NOTHING
     ) -> Command:
         """An event without a step. `permitted` and `energised` are told to others."""
-        noted = await self._write(
+        return await self._write(
             command,
             command.state,
             kind,
@@ -228,10 +230,8 @@ class MeterDesk:
             command.why,
             command.detail,
             change,
+            kind if kind in _TOLD_NOTES else None,
         )
-        if kind in ("permitted", "energised"):
-            await self._tell(noted, kind)
-        return noted
 
     async def used(self, window: timedelta, now: datetime, requester: str) -> Used:
         """Trips that may have left within `window`; others wait with theirs until the desk closes."""
@@ -292,7 +292,11 @@ class MeterDesk:
         why: Why | None,
         detail: str,
         change: Change,
+        tells: str | None = None,
     ) -> Command:
+        """tells: what others are told, in an outgoing event of the same statement."""
+        if tells is not None:
+            self.may_be_lost = False
         moved = replace(
             command, state=then, version=command.version + 1, why=why, detail=detail, **change.values
         )
@@ -331,10 +335,18 @@ class MeterDesk:
                 "sent_at": moved.sent_at,
                 "valid_until": moved.valid_until,
                 "energised_at": moved.energised_at,
+                "waits": not self.may_be_lost,
+                "counts": then is State.SENDING is not command.state and command.action in GATED_AS_TRIP,
+                "area_id": self._facts.area_id,
+                "requester": command.requester,
+                "organisation_id": self._facts.organisation_id,
+                "tells": None if tells is None else f"relay-command.{tells}",
+                "told": None if tells is None else self._told(moved),
             },
         )
         if await cursor.fetchone() is None:
             raise _stale(command)
+        self._waits = not self.may_be_lost
         self._chains[command.id] = (count + 1, after)
         self.happened.append((moved, kind))
         if then in ENDS:
@@ -353,8 +365,8 @@ class MeterDesk:
             found = (row[0], bytes(row[1]))
         return found
 
-    async def _tell(self, command: Command, what: str) -> None:
-        self.may_be_lost = False
+    def _told(self, command: Command) -> str:
+        """What an outgoing event says of a command."""
         data = {
             "command": str(command.id),
             "meter": self._facts.meter,
@@ -366,16 +378,22 @@ class MeterDesk:
             "work_order": command.work_order,
             "energised_at": written(command.energised_at),
         }
-        await self._connection.execute(
-            statement("tell"),
-            (
-                self._now,
-                f"relay-command.{what}",
-                str(command.id),
-                self._facts.organisation_id,
-                json.dumps(data, ensure_ascii=False),
-            ),
-        )
+        return json.dumps(data, ensure_ascii=False)
+
+    async def keep(self) -> None:
+        """Commit. It is over when it is on the disk, unless all that was done may be lost."""
+        if not (self.may_be_lost or self._waits):
+            await self._connection.execute(statement("wait_for_disk"))
+        await self._connection.commit()
+
+
+def seen(rows: Sequence[Sequence[Any]]) -> Seen:
+    """Rows of `facts`, of which there is one at least."""
+    *known, worker, generation, intent = rows[0][:_FACTS]
+    open_rows = [row[_FACTS:] for row in rows if row[_FACTS] is not None]
+    opened = tuple(command_of(row[:-2]) for row in open_rows)
+    chains = {row[0]: (row[-2], bytes(row[-1])) for row in open_rows}
+    return Seen(facts_of(known, intent, opened), worker, generation, chains)
 
 
 def _stale(command: Command) -> Stale:

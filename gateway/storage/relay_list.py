@@ -148,7 +148,7 @@ async def meters(
     An asset number goes before an address that reads the same.
     """
     found: dict[str, list[FoundMeter]] = {}
-    async with database.connection() as connection:
+    async with database.reading() as connection:
         cursor = await connection.execute(
             queries("relay_list")["meters"],
             {"names": sorted(set(names)), "organisations": _ids(organisations), "now": now},
@@ -163,7 +163,7 @@ async def customers(
 ) -> dict[str, int]:
     """Customers by number, those all of whose points may be seen."""
     given = {"names": sorted(set(names)), "organisations": _ids(organisations), "now": now}
-    async with database.connection() as connection:
+    async with database.reading() as connection:
         cursor = await connection.execute(queries("relay_list")["customers"], given)
         return dict(await cursor.fetchall())
 
@@ -173,7 +173,7 @@ async def terminals(
 ) -> frozenset[str]:
     """Which of these terminals may be seen; names None: all that may."""
     given = {"names": None if names is None else sorted(names), "organisations": _ids(organisations)}
-    async with database.connection() as connection:
+    async with database.reading() as connection:
         cursor = await connection.execute(queries("relay_list")["terminals"], given)
         return frozenset(address for (address,) in await cursor.fetchall())
 
@@ -183,7 +183,7 @@ async def terminal_events(
 ) -> frozenset[int]:
     """Which of these events of terminals may be seen."""
     given = {"ids": sorted(ids), "organisations": _ids(organisations)}
-    async with database.connection() as connection:
+    async with database.reading() as connection:
         cursor = await connection.execute(queries("relay_list")["terminal_events"], given)
         return frozenset(event_id for (event_id,) in await cursor.fetchall())
 

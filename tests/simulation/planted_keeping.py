@@ -96,6 +96,7 @@ def journal_passed_over(patch: pytest.MonkeyPatch) -> None:
         return await self._door.write(*rest)
 
     patch.setattr(FilingStore, "desk", lambda self, meter_id: self._store.desk(meter_id))
+    patch.setattr(FilingStore, "look", lambda self, meter_id: self._store.look(meter_id))
     patch.setattr(GuardedDoor, "write", write)
 
 

@@ -1,8 +1,8 @@
 -- Relay commands: the statements of commands.py. Each that changes a command names the state and version it leaves.
 
 -- name: lock_meter
--- One desk a meter: whoever holds this row decides.
-SELECT intent FROM meter_intent WHERE meter_id = %s FOR UPDATE
+-- One desk a meter: whoever holds this row decides. Until more is done than looked, nothing waits for the disk.
+SELECT intent, set_config('synchronous_commit', 'off', true) FROM meter_intent WHERE meter_id = %s FOR UPDATE
 
 -- name: frame_secret
 -- With what the hashes of frames are keyed.
@@ -12,88 +12,84 @@ SELECT secret FROM frame_secret
 -- The first one stays.
 INSERT INTO frame_secret (secret, made_at) VALUES (%s, %s) ON CONFLICT DO NOTHING
 
--- name: need_not_wait
--- This transaction is over before it is on the disk.
-SET LOCAL synchronous_commit = off
+-- name: wait_for_disk
+-- This transaction is over when it is on the disk.
+SET LOCAL synchronous_commit = on
 
 -- name: first_intent
 -- Of a meter that never had a command.
 INSERT INTO meter_intent (meter_id) VALUES (%s) ON CONFLICT DO NOTHING
 
 -- name: facts
--- Where the meter stands now, or stood last, whose it is, what protects it, and what is switched for all. No row: it
--- never was anywhere.
-SELECT
-    m.meter_id, m.number, m.address, i.terminal_id, t.address, i.pn, i.port, m.protocol, m.profile, p.role,
-    m.relay_kind, own.area_id, own.organisation_id,
-    NOT coalesce((
-        SELECT s.value = 'false' FROM control_setting AS s
-        WHERE s.name = 'shadow' AND s.scope = coalesce('organisation:' || own.organisation_id, '')
-            AND (s.approved_by IS NOT NULL OR s.value = 'true')
-        ORDER BY s.setting_id DESC LIMIT 1
-    ), false) AS shadow,
-    coalesce(c.cons_no, ''), coalesce(c.protected_class, '') <> '', coalesce(c.restore_mode, 'close'),
-    coalesce((
-        SELECT s.value = 'true' FROM control_setting AS s WHERE s.name = 'brake' AND s.scope = ''
-        ORDER BY s.setting_id DESC LIMIT 1
-    ), false) AS brake,
-    weather_halted(own.area_id, own.organisation_id) AS weather_halt,
-    (
-        SELECT CASE WHEN s.value = 'true' THEN s.set_at END FROM control_setting AS s
-        WHERE s.name = 'hold' AND s.scope = '' ORDER BY s.setting_id DESC LIMIT 1
-    ) AS hold_since,
-    ARRAY(
-        SELECT (b.block_id, b.kind, b.since, b.until, b.source) FROM control_block AS b
-        WHERE b.lifted_at IS NULL AND b.since <= %(now)s AND (b.until IS NULL OR b.until > %(now)s)
-            AND (b.customer_id = p.customer_id OR b.point_id = p.point_id)
-        ORDER BY b.block_id
-    ) AS blocks,
-    (
-        SELECT max(sent.valid_until) FROM relay_command AS sent
-        WHERE sent.meter_id = m.meter_id AND sent.action = 'trip' AND sent.attempts > 0 AND sent.state <> 'verified'
-    ) AS trip_until,
-    (
-        SELECT s.value FROM control_setting AS s
-        WHERE s.name = 'limits' AND s.scope = '' AND s.approved_by IS NOT NULL ORDER BY s.setting_id DESC LIMIT 1
-    ) AS limits,
-    coalesce((
-        SELECT max(given.intent) FROM relay_command AS given
-        WHERE given.meter_id = m.meter_id AND given.action IN ('close', 'permit-close', 'keep-power')
-    ), 0) AS restored_intent,
-    (
-        SELECT max(sent.valid_until) FROM relay_command AS sent
-        WHERE sent.meter_id = m.meter_id AND sent.action = 'trip' AND sent.attempts > 0
-    ) AS copy_until,
-    coalesce((
-        SELECT max(sent.intent) FROM relay_command AS sent
-        WHERE sent.meter_id = m.meter_id AND sent.action = 'trip' AND sent.attempts > 0
-    ), 0) AS tripped_intent,
-    i.installed, login.worker, login.generation
-FROM meter AS m
-CROSS JOIN LATERAL (
-    SELECT any_.terminal_id, any_.point_id, any_.pn, any_.port,
-        (any_.valid_from IS NULL OR any_.valid_from <= %(now)s)
-            AND (any_.valid_to IS NULL OR any_.valid_to > %(now)s) AS installed
-    FROM meter_install AS any_ WHERE any_.meter_id = m.meter_id
-    ORDER BY installed DESC, any_.valid_to DESC NULLS FIRST LIMIT 1
-) AS i
-JOIN terminal AS t USING (terminal_id)
-JOIN metering_point AS p USING (point_id)
-LEFT JOIN customer AS c USING (customer_id)
-LEFT JOIN terminal_session AS login USING (terminal_id)
-LEFT JOIN area AS a ON a.area_id = coalesce(p.area_id, t.area_id)
-CROSS JOIN LATERAL (
-    SELECT coalesce(p.area_id, t.area_id) AS area_id,
-        coalesce(a.organisation_id, t.organisation_id) AS organisation_id
-) AS own
-WHERE m.meter_id = %(meter_id)s
-
--- name: open
--- The commands of a meter that have not ended, each with the end of its chain.
-SELECT %COLUMNS%, events, chain FROM relay_command
-WHERE meter_id = %(meter_id)s
-    AND state IN ('requested', 'held', 'queued', 'sending', 'uncertain', 'acknowledged', 'field')
-ORDER BY intent
+-- Where the meter stands now, or stood last, whose it is, what protects it, and what is switched for all; beside it the
+-- commands that have not ended, one a row, each with the end of its chain. No row: it never was anywhere.
+WITH facts AS MATERIALIZED (
+    SELECT
+        m.meter_id, m.number, m.address, i.terminal_id, t.address, i.pn, i.port, m.protocol, m.profile, p.role,
+        m.relay_kind, own.area_id, own.organisation_id,
+        NOT coalesce((
+            SELECT s.value = 'false' FROM control_setting AS s
+            WHERE s.name = 'shadow' AND s.scope = coalesce('organisation:' || own.organisation_id, '')
+                AND (s.approved_by IS NOT NULL OR s.value = 'true')
+            ORDER BY s.setting_id DESC LIMIT 1
+        ), false) AS shadow,
+        coalesce(c.cons_no, ''), coalesce(c.protected_class, '') <> '', coalesce(c.restore_mode, 'close'),
+        coalesce((
+            SELECT s.value = 'true' FROM control_setting AS s WHERE s.name = 'brake' AND s.scope = ''
+            ORDER BY s.setting_id DESC LIMIT 1
+        ), false) AS brake,
+        weather_halted(own.area_id, own.organisation_id) AS weather_halt,
+        (
+            SELECT CASE WHEN s.value = 'true' THEN s.set_at END FROM control_setting AS s
+            WHERE s.name = 'hold' AND s.scope = '' ORDER BY s.setting_id DESC LIMIT 1
+        ) AS hold_since,
+        ARRAY(
+            SELECT (b.block_id, b.kind, b.since, b.until, b.source) FROM control_block AS b
+            WHERE b.lifted_at IS NULL AND b.since <= %(now)s AND (b.until IS NULL OR b.until > %(now)s)
+                AND (b.customer_id = p.customer_id OR b.point_id = p.point_id)
+            ORDER BY b.block_id
+        ) AS blocks,
+        past.trip_until,
+        (
+            SELECT s.value FROM control_setting AS s
+            WHERE s.name = 'limits' AND s.scope = '' AND s.approved_by IS NOT NULL ORDER BY s.setting_id DESC LIMIT 1
+        ) AS limits,
+        coalesce(past.restored_intent, 0) AS restored_intent, past.copy_until,
+        coalesce(past.tripped_intent, 0) AS tripped_intent,
+        i.installed, login.worker, login.generation, coalesce(newest.intent, 0) AS intent
+    FROM meter AS m
+    CROSS JOIN LATERAL (
+        SELECT any_.terminal_id, any_.point_id, any_.pn, any_.port,
+            (any_.valid_from IS NULL OR any_.valid_from <= %(now)s)
+                AND (any_.valid_to IS NULL OR any_.valid_to > %(now)s) AS installed
+        FROM meter_install AS any_ WHERE any_.meter_id = m.meter_id
+        ORDER BY installed DESC, any_.valid_to DESC NULLS FIRST LIMIT 1
+    ) AS i
+    JOIN terminal AS t USING (terminal_id)
+    JOIN metering_point AS p USING (point_id)
+    LEFT JOIN customer AS c USING (customer_id)
+    LEFT JOIN terminal_session AS login USING (terminal_id)
+    LEFT JOIN meter_intent AS newest USING (meter_id)
+    LEFT JOIN area AS a ON a.area_id = coalesce(p.area_id, t.area_id)
+    CROSS JOIN LATERAL (
+        SELECT max(c.intent) FILTER (WHERE c.action IN ('close', 'permit-close', 'keep-power')) AS restored_intent,
+            max(c.valid_until) FILTER (WHERE c.action = 'trip' AND c.attempts > 0) AS copy_until,
+            max(c.valid_until) FILTER (WHERE c.action = 'trip' AND c.attempts > 0 AND c.state <> 'verified') AS trip_until,
+            max(c.intent) FILTER (WHERE c.action = 'trip' AND c.attempts > 0) AS tripped_intent
+        FROM relay_command AS c WHERE c.meter_id = m.meter_id
+    ) AS past
+    CROSS JOIN LATERAL (
+        SELECT coalesce(p.area_id, t.area_id) AS area_id,
+            coalesce(a.organisation_id, t.organisation_id) AS organisation_id
+    ) AS own
+    WHERE m.meter_id = %(meter_id)s
+)
+SELECT facts.*, own.* FROM facts LEFT JOIN LATERAL (
+    SELECT %COLUMNS%, events, chain FROM relay_command
+    WHERE meter_id = %(meter_id)s
+        AND state IN ('requested', 'held', 'queued', 'sending', 'uncertain', 'acknowledged', 'field')
+) AS own ON true
+ORDER BY own.intent
 
 -- name: command
 -- One command.
@@ -118,7 +114,7 @@ VALUES (%(command_id)s, %(meter_id)s, %(terminal_id)s, %(area_id)s, %(organisati
     %(created_at)s)
 
 -- name: move
--- One step and its event. No row: somebody else has moved it.
+-- One step, its event, and with it what counts a trip and tells others. No row: somebody else has moved it.
 WITH moved AS (
     UPDATE relay_command SET
         state = %(then)s, version = version + 1, changed_at = %(at)s, why = %(why)s, detail = %(detail)s,
@@ -127,18 +123,21 @@ WITH moved AS (
         valid_until = %(valid_until)s, energised_at = %(energised_at)s
     WHERE command_id = %(command_id)s AND state = %(state)s AND version = %(version)s
     RETURNING command_id
+), counted AS (
+    INSERT INTO relay_trip_sent (at, area_id, requester, command_id)
+    SELECT %(at)s, %(area_id)s, %(requester)s, command_id FROM moved WHERE %(counts)s
+), told AS (
+    INSERT INTO outbox (at, type, subject, organisation_id, data)
+    SELECT %(at)s, %(tells)s, command_id::text, %(organisation_id)s, %(told)s::jsonb FROM moved
+    WHERE %(tells)s::text IS NOT NULL
 )
 INSERT INTO relay_command_event (command_id, n, at, kind, state, body, hash)
 SELECT command_id, %(n)s, %(at)s, %(kind)s, %(then)s, %(body)s::jsonb, %(hash)s FROM moved
-RETURNING event_id
+RETURNING event_id, CASE WHEN %(waits)s THEN set_config('synchronous_commit', 'on', true) END
 
 -- name: chain
 -- Where the chain of a command's events ends.
 SELECT events, chain FROM relay_command WHERE command_id = %s
-
--- name: count_trip
--- A trip that is about to leave, for the limits.
-INSERT INTO relay_trip_sent (at, area_id, requester, command_id) VALUES (%s, %s, %s, %s)
 
 -- name: lock_limits
 -- Two that count at once would both find room for the last one.
@@ -149,10 +148,6 @@ SELECT pg_advisory_xact_lock(%s)
 SELECT count(*) FILTER (WHERE area_id IS NOT DISTINCT FROM %(area_id)s),
     count(*) FILTER (WHERE requester = %(requester)s), count(*)
 FROM relay_trip_sent WHERE at > %(since)s
-
--- name: tell
--- An outgoing event, written with what it tells.
-INSERT INTO outbox (at, type, subject, organisation_id, data) VALUES (%s, %s, %s, %s, %s::jsonb)
 
 -- name: open_field_order
 -- One open order a meter.

@@ -126,6 +126,13 @@ class MemoryCommands:
                 if self._open.get(meter_id) is desk:
                     del self._open[meter_id]
 
+    async def look(self, meter_id: int) -> MeterFacts:
+        await self.pace()
+        self.hook("look", meter_id)
+        if meter_id not in self.meters:
+            raise NotInstalled(f"there is no meter {meter_id} in the assets")
+        return MemoryDesk(self, meter_id, self.clock.now()).facts
+
     @asynccontextmanager
     async def _turn(self, meter_id: int) -> AsyncIterator[None]:
         """Wait for the meter's desk."""
