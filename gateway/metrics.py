@@ -286,6 +286,11 @@ class Metrics:
             "Readings still missing in the newest collection",
             registry=registry,
         )
+        self.collection_midnight = Gauge(
+            "lingdian_collection_midnight_seconds",
+            "The latest midnight that the newest collection asks for, Unix time; 0: none yet",
+            registry=registry,
+        )
         self.collections_running = Gauge(
             "lingdian_collections_running", "Collections that run now", registry=registry
         )

@@ -25,6 +25,7 @@ MODULES: Final = {
     "events": "events",
     "export": "readings",
     "read": "live",
+    "watch": "watch",
     "scan": "scan",
     "record": "conversations",
     "replay": "conversations",

@@ -88,33 +88,40 @@ def import_readings(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False)],
     keep_going: KeepGoing = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only count what would become of the good rows 试运行.")
+    ] = False,
     json_output: JsonFlag = False,
 ) -> None:
-    """File readings that a person took 导入人工抄表.
+    """File readings that a person took 导入人工抄表, by eye or with `read --offline`; once, however often.
 
-    Columns: meter, quantity, frozen_at, total, t1..t4, reader, read_at.
+    Columns: meter or address, quantity, frozen_at, total, t1..t4, reader, read_at; kind, quality, source,
+    clock_offset. What the gateway read itself stays; what differs from it is kept beside it.
+    Exit 0: every row was good; 1: some were bad (each is named; without --keep-going nothing was imported).
     """
 
     async def work() -> ImportReport:
         async with database_for(of(context), writing=True) as database:
-            return await file_readings(database, file, keep_going=keep_going)
+            return await file_readings(database, file, keep_going=keep_going, dry_run=dry_run)
 
     report = asyncio.run(work())
-    _report(report, json_output, imported=keep_going or not report.bad)
+    _report(report, json_output, imported=not dry_run and (keep_going or not report.bad), dry_run=dry_run)
     if report.bad:
         raise typer.Exit(ExitCode.WRONG)
 
 
-def _report(report: ImportReport, json_output: bool, *, imported: bool) -> None:
+def _report(report: ImportReport, json_output: bool, *, imported: bool, dry_run: bool = False) -> None:
     for problem in report.problems:
         say(problem, error=True)
     if report.bad > len(report.problems):
         say(f"… and {report.bad - len(report.problems)} more bad rows", error=True)
-    if not imported:
+    if dry_run:
+        say("a dry run: nothing was imported; this is what would be 试运行, 未导入")
+    elif not imported:
         say("nothing was imported; mend the file, or add --keep-going 未导入", error=True)
     if json_output:
-        answer(asdict(report) | {"imported": imported})
-    elif imported:
+        answer(asdict(report) | {"imported": imported} | ({"dry_run": True} if dry_run else {}))
+    elif imported or dry_run:
         show(
             f"{report.new} new 新增, {report.changed} changed 变更,"
             f" {report.same} same 未变, {report.conflicts} in conflict 冲突, {report.bad} bad 错误"

@@ -107,6 +107,11 @@ class Gateway:
     ) -> None:
         self._http.close()
 
+    def within(self, seconds: float) -> Self:
+        """Wait for each answer so long at most; then it counts as gone (NoGateway)."""
+        self._http.timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)
+        return self
+
     def get(self, path: str, **query: str | float | list[str]) -> Any:
         """The JSON answer to GET."""
         return self._call("GET", path, query=query)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -17,6 +18,7 @@ from gateway.cli.invocation import (
     of,
     progress_console,
     reason_words,
+    requester,
     say,
     show,
 )
@@ -89,28 +91,64 @@ def follow_collection(gateway: Gateway, day: str, terminals: list[str] | None = 
 @app.command("read")
 def read(
     context: typer.Context,
-    address: Annotated[str, typer.Argument(help="A meter's address (12 digits), or a terminal's (8).")],
+    address: Annotated[
+        str,
+        typer.Argument(
+            metavar="ADDRESS",
+            help="A meter's address (12 digits), or a terminal's (8).",
+            show_default=False,
+        ),
+    ] = "",
     items: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="ITEM...",
             help="forward_active (as the terminal holds it), a DL/T 645 data identifier (00010000: asks the"
             " meter itself); of a terminal: clock. With --via: data identifiers of 8 (2007) or 4 (1997) hex"
-            " digits, or names as `decode` shows them.",
+            " digits, or names as `decode` shows them. With --offline: further addresses, and registers"
+            " (forward_active).",
         ),
-    ],
+    ] = None,
     via: Annotated[
         str,
         typer.Option(
             metavar="CHANNEL", help="Ask the meter on this line, without a gateway 直接抄读: serial:///dev/…"
         ),
     ] = "",
+    offline: Annotated[
+        Path | None,
+        typer.Option(
+            dir_okay=False,
+            metavar="FILE",
+            help="With --via: add frozen and present registers to this file 离线抄表, for `import readings`.",
+        ),
+    ] = None,
+    meters: Annotated[
+        Path | None,
+        typer.Option(
+            exists=True, dir_okay=False, metavar="FILE", help="With --offline: all of this list (meters.csv)."
+        ),
+    ] = None,
+    day: Annotated[
+        datetime | None,
+        typer.Option(formats=["%Y-%m-%d"], help="With --offline: the day whose freeze is wanted; yesterday."),
+    ] = None,
+    reader: Annotated[str, typer.Option(help="With --offline: who reads 抄表员; who calls.")] = "",
     json_output: JsonFlag = False,
 ) -> None:
-    """Read a meter or a terminal now 实时召测.
+    """Read a meter or a terminal now 实时召测; with --offline many, into a file.
 
-    Exit 0: every item has a value; 3: some item has none; 4: no gateway runs.
+    Exit 0: every item has a value; 1: the line was lost; 3: some item has none; 4: no gateway runs.
     """
+    words = [word for word in (address, *(items or [])) if word]
+    if offline is not None:
+        _read_offline(via, words, offline, meters, day, reader, json_output)
+        return
+    if meters is not None or day is not None or reader:
+        raise typer.BadParameter("--meters, --day and --reader go with --offline 须与 --offline 同用")
+    if len(words) < 2:
+        raise typer.BadParameter("give an address, and what is to be read 缺少地址或数据项")
+    items = words[1:]
     if via:
         from gateway.cli.direct_read import read_via  # serial ports are wanted for nothing else here
 
@@ -127,6 +165,33 @@ def read(
         for item in result["items"]:
             _show_item(item)
     if any(item["reason"] for item in result["items"]):
+        raise typer.Exit(ExitCode.MISSING)
+
+
+def _read_offline(
+    via: str,
+    words: list[str],
+    file: Path,
+    meters: Path | None,
+    day: datetime | None,
+    reader: str,
+    json_output: bool,
+) -> None:
+    from gateway.cli.direct_read import read_offline, show_round  # as above
+
+    if not via:
+        raise typer.BadParameter("--offline goes with --via CHANNEL 须与 --via 同用")
+    done = read_offline(
+        via, words, file, meters=meters, day=None if day is None else day.date(), reader=reader or requester()
+    )
+    if json_output:
+        answer(done.as_json())
+    else:
+        show_round(done)
+    if done.ended == "lost":
+        say(done.why, error=True)
+        raise typer.Exit(ExitCode.WRONG)
+    if done.failures or done.ended != "complete":
         raise typer.Exit(ExitCode.MISSING)
 
 

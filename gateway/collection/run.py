@@ -355,5 +355,7 @@ class Run:
         now = progress(self._visits.values())
         self._parts.metrics.collection_due.set(now.due)
         self._parts.metrics.collection_missing.set(now.due - now.done)
+        if self._days:
+            self._parts.metrics.collection_midnight.set(frozen_at(max(self._days)).timestamp())
         if report is not None:
             report(now)

@@ -98,7 +98,7 @@ _TERMINAL_CHECKS: Final[dict[str, Check]] = {
     "organisation": _name,
     "area": _name,
 }
-_METER_CHECKS: Final[dict[str, Check]] = {
+METER_CHECKS: Final[dict[str, Check]] = {
     "meter": _name,
     "address": _address,
     "terminal": _terminal,
@@ -115,6 +115,7 @@ _METER_CHECKS: Final[dict[str, Check]] = {
     "profile": _name,
     "cons_no": _name,
 }
+"""Columns of meters.csv; lists of meters for other purposes are read by the same."""
 _NEEDED: Final = ("terminal", "address", "pn")
 
 
@@ -217,7 +218,7 @@ async def _bring_meters(connection: Connection, path: Path, problems: Problems) 
 
 
 async def _stage_meters(connection: Connection, path: Path, problems: Problems) -> None:
-    columns = {name: name in _NEEDED for name in _METER_CHECKS}
+    columns = {name: name in _NEEDED for name in METER_CHECKS}
     async with (
         connection.cursor() as cursor,
         cursor.copy(queries("imports")["copy_meters"]) as copy,
@@ -227,7 +228,7 @@ async def _stage_meters(connection: Connection, path: Path, problems: Problems) 
             if _lacks(cells, _NEEDED, line, problems):
                 continue
             cells.setdefault("meter", cells["address"])
-            values = check_cells(cells, _METER_CHECKS, line, problems)
+            values = check_cells(cells, METER_CHECKS, line, problems)
             if values is not None:
                 await copy.write_row((line, *values))
 

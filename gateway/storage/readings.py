@@ -329,6 +329,35 @@ class ReadingWriter:
             await connection.close()
 
 
+async def would_file(database: Database, rows: Sequence[ReadingRow]) -> Filed:
+    """What `ReadingWriter.file` would make of rows whose keys all differ, by the same statement; nothing is
+    kept. StorageError where the database refuses a row, or is away."""
+    filed = Filed()
+    for start in range(0, len(rows), BATCH_ROWS):
+        filed += await _would_file(database, rows[start : start + BATCH_ROWS])
+    return filed
+
+
+async def _would_file(database: Database, rows: Sequence[ReadingRow]) -> Filed:
+    statements = queries("readings")
+    counts: Counter[str] = Counter()
+    async with (
+        database.connection() as connection,
+        connection.transaction(force_rollback=True),
+        connection.cursor() as cursor,
+    ):
+        await cursor.execute(statements["create_staging"])
+        async with cursor.copy(statements["copy_staging"]) as copy:
+            copy.set_types(_STAGING_TYPES)
+            for row in rows:
+                await copy.write_row((*row, 0))
+        await cursor.execute(statements["take_turn"], (_FILING_LOCK,))
+        await cursor.execute(statements["file_staged"], prepare=False)
+        for _, outcome, count in await cursor.fetchall():
+            counts[outcome] += count
+    return _filed(len(rows), counts)
+
+
 def _rounds(calls: list[_Call]) -> Iterator[Iterator[tuple[object, ...]]]:
     """The rows for staging, each with its call's place; a key that comes n times is spread over n rounds."""
     if _all_differ(calls, _meter) or _all_differ(calls, _key):
