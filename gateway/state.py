@@ -40,6 +40,11 @@ class State:
         return self.folder / "epoch.json"
 
     @property
+    def ticket_key(self) -> Path:
+        """With what tickets for direct lines are signed."""
+        return self.folder / "ticket.key"
+
+    @property
     def lock(self) -> Path:
         return self.folder / "gateway.lock"
 

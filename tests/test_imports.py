@@ -64,6 +64,11 @@ BREACHES: dict[str, list[tuple[str, str]]] = {
         ("gateway.control", "gateway.session.relay"),
         ("gateway.session", "gateway.session.relay"),
     ],
+    "ticket-door": [
+        ("gateway.field.direct", "gateway.field.relay_line"),
+        ("gateway.cli.direct_read", "gateway.field.relay_line"),
+        ("gateway.control.tickets", "gateway.field.relay_line"),
+    ],
     "simulator-stands-alone": [("simulator", "gateway.model"), ("simulator", "pydantic")],
     "no-simulator-inside": [("gateway.service", "simulator"), ("gateway.cli", "simulator")],
 }

@@ -24,6 +24,7 @@ from gateway.control.batches import Batches
 from gateway.control.protections import Protections
 from gateway.control.requests import Requests
 from gateway.control.switches import Switches
+from gateway.control.tickets import Tickets
 from gateway.errors import StorageError
 from gateway.metrics import Metrics
 from gateway.session.registry import Registry
@@ -89,6 +90,8 @@ class RelayControl:
     switches: Switches
     journal: Journal | None = None
     """None: closes wait for the database like all else"""
+    tickets: Tickets | None = None
+    """None: nothing is allowed on direct lines"""
 
 
 TRIPS_AT_A_TIME: Final = 4

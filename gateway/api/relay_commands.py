@@ -342,6 +342,11 @@ def _kept(kept: KeptClose) -> CommandShown:
     )
 
 
+async def visible_command(parts: Parts, caller: Caller, command_id: UUID) -> CommandShown:
+    """The command as it stands. Problem 404 where there is none that the caller may see."""
+    return await _command(parts, caller, command_id)
+
+
 async def _command(parts: Parts, caller: Caller, command_id: UUID) -> CommandShown:
     found = await relay_list.commands(parts.database, caller.organisations, command_id=command_id)
     if not found:

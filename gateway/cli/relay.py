@@ -1,13 +1,13 @@
 """`lingdian relay`: ask for a relay to be switched, follow what becomes of it, and check the evidence of it.
 
-All of it but `verify` asks the running gateway, by the same routes and rules as billing does.
+All of it but `verify` and `direct` asks the running gateway, by the same routes and rules as billing does.
 """
 
 from __future__ import annotations
 
 import typer
 
-from gateway.cli import relay_asking, relay_deciding, relay_evidence, relay_looking
+from gateway.cli import relay_asking, relay_deciding, relay_direct, relay_evidence, relay_looking
 from gateway.cli.invocation import CommandGroup
 
 app = typer.Typer()
@@ -36,5 +36,9 @@ relay_commands.command("approve")(relay_deciding.approve)
 relay_commands.command("brake")(relay_deciding.brake)
 relay_commands.command("evidence")(relay_evidence.evidence)
 relay_commands.command("verify")(relay_evidence.verify)
+relay_commands.command("ticket-key")(relay_direct.ticket_key)
+relay_commands.command("ticket")(relay_direct.ticket)
+relay_commands.command("direct")(relay_direct.direct)
+relay_commands.command("upload")(relay_direct.upload)
 
 app.add_typer(relay_commands, name="relay")

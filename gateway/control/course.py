@@ -377,6 +377,8 @@ class Course:
                 if command is None or not await desk.owned(door.worker, door.generation):
                     return None
                 change["attempts"] = command.attempts + 1
+                if command.state is State.SENDING and command.action not in RESTORING:
+                    return None  # somebody else has it: a ticket, or another gateway
                 if command.state is State.SENDING:
                     return await desk.note(command, "sending again", evidence, Change(change))
                 window = policy.limits(desk.facts, self._rules()).window

@@ -8,22 +8,26 @@ A worker that dies leaves nothing behind but rows that become due again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Set
+from collections.abc import Callable, Set
 from contextlib import suppress
+from datetime import datetime
+from functools import partial
 from typing import Final
+from uuid import UUID
 
 import structlog
 
 from gateway.clock import Clock
-from gateway.command import Ref
+from gateway.command import Action, MeterFacts, Ref
 from gateway.control.course import Course
 from gateway.control.states import WrongStep
 from gateway.control.stores import CommandStore
-from gateway.door import Doors, Sealing
+from gateway.door import Doors, Prepared, Sealing, Trouble
 from gateway.errors import LingdianError, StorageError
 from gateway.session.reading_ports import ReadingPorts
 from gateway.session.registry import Registry
-from gateway.session.relay import RelayDoors
+from gateway.session.relay import RelayDoors, prepare_plain
+from gateway.session.settings import MeterProfile
 
 log = structlog.get_logger()
 
@@ -46,6 +50,19 @@ REST_SECONDS: Final = 2.0
 def doors_of(registry: Registry, clock: Clock, sealing: Sealing | None, ports: ReadingPorts | None) -> Doors:
     """The doors of this process's logins. Made here, since nothing else may drive a relay."""
     return RelayDoors(registry, clock, sealing, ports)
+
+
+def plain_frames(
+    profile: Callable[[str], MeterProfile],
+) -> Callable[[MeterFacts, Action, datetime], Prepared | Trouble]:
+    """What builds the frames that go with a ticket. Made here for the same reason. profile: by its name."""
+    return partial(_plain_frame, profile)
+
+
+def _plain_frame(
+    profile: Callable[[str], MeterProfile], facts: MeterFacts, action: Action, deadline: datetime
+) -> Prepared | Trouble:
+    return prepare_plain(facts, profile(facts.profile), action, deadline)
 
 
 class Dispatcher:
@@ -77,6 +94,11 @@ class Dispatcher:
     def under_way(self) -> frozenset[asyncio.Task[None]]:
         """What is being done now."""
         return frozenset(self._under_way.values())
+
+    def works_on(self, command_id: UUID) -> bool:
+        """Is this command in our hands now? Where a desk finds that it is not, whoever of us sends it later
+        has seen what that desk did."""
+        return any(self._last[terminal][0].id == command_id for terminal in self._under_way)
 
     def wake_at(self, terminal_id: int) -> None:
         """There may be work at this terminal: a command of it was accepted."""

@@ -8,11 +8,12 @@ from functools import partial
 from typing import Final
 
 import structlog
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.clock import Clock
 from gateway.control.batches import Batches
 from gateway.control.course import AskBilling, Course, billing_not_asked
-from gateway.control.dispatcher import Dispatcher, doors_of
+from gateway.control.dispatcher import Dispatcher, doors_of, plain_frames
 from gateway.control.epoch import DatabaseSeals, EpochFile, Keeper
 from gateway.control.journal import CloseJournal
 from gateway.control.journal_file import JournalError, JournalFile
@@ -20,12 +21,14 @@ from gateway.control.policy import Rules
 from gateway.control.protections import Protections
 from gateway.control.requests import Requests
 from gateway.control.switches import Switches
+from gateway.control.tickets import Tickets
 from gateway.control.watch import watch
 from gateway.door import Sealing
 from gateway.errors import LingdianError
 from gateway.metrics import Metrics
 from gateway.session.reading_ports import ReadingPorts
 from gateway.session.registry import Registry
+from gateway.session.settings import MeterProfile
 from gateway.storage import relay_evidence
 from gateway.storage.batches import RelayBatches
 from gateway.storage.blocks import ControlBlocks
@@ -57,11 +60,14 @@ class Station:
         epoch: EpochFile,
         journal: JournalFile,
         metrics: Metrics,
+        ticket_key: Ed25519PrivateKey,
         *,
+        profile: Callable[[str], MeterProfile],
         sealing: Sealing | None = None,
         ask_billing: AskBilling = billing_not_asked,
         clock_trusted: Callable[[], bool] = lambda: True,
     ) -> None:
+        """profile: how meters of that profile are switched. ticket_key: signs tickets for direct lines."""
         # Whoever waits for these holds a channel or a caller: a silent database must not hold them, too.
         prompt = database.within()
         commands = Commands(prompt, clock, happened=metrics.relay_happened)
@@ -86,13 +92,17 @@ class Station:
         metrics.watch_journal(lambda: self.journal.open_entries, lambda: self.journal.damaged_lines)
         # From here on nobody decides or opens a door past the journal.
         store, guarded = self.journal.store, self.journal.doors
+
+        def trusted() -> bool:
+            return self._known and self.journal.opened and clock_trusted()
+
         course = Course(
             store,
             guarded,
             clock,
             rules,
             ask_billing=ask_billing,
-            clock_trusted=lambda: self._known and self.journal.opened and clock_trusted(),
+            clock_trusted=trusted,
             written=lambda command: metrics.relay_frame(command, clock.now()),
         )
         self._dispatcher = Dispatcher(store, guarded, course, clock)
@@ -106,6 +116,18 @@ class Station:
             switches=switches,
             wake=self._dispatcher.wake,
             wake_at=self._dispatcher.wake_at,
+        )
+        self.tickets = Tickets(
+            store,
+            clock,
+            rules,
+            ticket_key,
+            plain_frames(profile),
+            partial(relay_evidence.happened, prompt),
+            works_on=self._dispatcher.works_on,
+            ask_billing=ask_billing,
+            clock_trusted=trusted,
+            wake=self._dispatcher.wake,
         )
         self.batches = Batches(store, RelayBatches(database), self.requests, rules, clock)
         self.blocks = Protections(ControlBlocks(database), self.requests, clock)

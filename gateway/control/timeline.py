@@ -40,6 +40,12 @@ ACTION_TEXT: Final[Mapping[Action, str]] = {
 }
 """Actions in Chinese."""
 
+DIRECT_LINE: Final = "direct line"
+"""Kind of the event that tells what was done with a ticket."""
+
+DIRECT_READ: Final = "direct read"
+"""Kind of the event that tells a relay read of the machine at the meter."""
+
 _KIND_TEXT: Final[Mapping[str, str]] = {
     "requested": "提出申请",
     "waits": "等待",
@@ -49,7 +55,11 @@ _KIND_TEXT: Final[Mapping[str, str]] = {
     "energised": "已复电",
     "not energised yet": "尚未复电",
     "field report": "现场反馈",
+    DIRECT_LINE: "现场直连下发",
+    DIRECT_READ: "现场直连读取",
 }
+
+_LEFT_TEXT: Final[Mapping[str, str]] = {"whole": "完整", "perhaps": "不确定", "nothing": "未发出"}
 
 _PROOF_TEXT: Final[Mapping[str, tuple[str, str]]] = {
     "no_byte_left": ("no byte left", "未发出任何字节"),
@@ -100,6 +110,12 @@ def entry(body: Body) -> Entry:
         if name in told:
             english.append(f"{name} {told[name]}")
             chinese.append(f"{name_zh} {told[name]}")
+    if isinstance(ticket := told.get("ticket"), Mapping):
+        english.append(f"ticket for {ticket['to']} until {ticket['until']}")
+        chinese.append(f"操作票 {ticket['to']}，有效至 {ticket['until']}")
+    if "written_at" in told:
+        english.append(f"written at {told['written_at']}, {told.get('left')}")
+        chinese.append(f"写入时间 {told['written_at']}（{_LEFT_TEXT.get(str(told.get('left')), '')}）")
     if body.get("detail"):
         english.append(str(body["detail"]))
         chinese.append(str(body["detail"]))
@@ -159,7 +175,15 @@ def _people(bodies: Sequence[Body]) -> list[dict[str, Any]]:
         told = evidence(body)
         if "approver" in told:
             people.append({"event": body["n"], "did": "approved", "name": told["approver"], "label": ""})
-        elif "by" in told and body["kind"] != "energised":
+        elif isinstance(ticket := told.get("ticket"), Mapping):
+            people.append(
+                {"event": body["n"], "did": "was given a ticket", "name": ticket["to"], "label": ""}
+            )
+        elif body["kind"] == DIRECT_LINE:
+            people.append(
+                {"event": body["n"], "did": "handed in a ticket's use", "name": told["by"], "label": ""}
+            )
+        elif "by" in told and body["kind"] not in ("energised", DIRECT_READ):
             did = "reported" if "energised" in told else "cancelled"
             people.append(
                 {"event": body["n"], "did": did, "name": told["by"], "label": told.get("report", "")}

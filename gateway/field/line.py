@@ -145,6 +145,15 @@ class MeterLine:
         self._learn(question, heard, before)
         return heard
 
+    async def quiet(self) -> None:
+        """Until the line is quiet, so that the next bytes can stand alone. LinkClosed."""
+        await self._quiet()
+
+    async def listen(self, question: Frame, size: int) -> Heard:
+        """What comes to a question of `size` bytes that somebody else has just written here. LinkClosed."""
+        self._left_at = self.clock.monotonic() + self._line_s(size)
+        return await self._answer(question, self.timing.longest_wait_s, False)
+
     def _line_s(self, count: int) -> float:
         """Seconds that so many bytes take on the line, where its speed is known."""
         return count * BITS_A_BYTE / self.speed if self.speed else 0.0

@@ -31,6 +31,7 @@ from gateway.session.meter import MeterRefusal, told_by
 from gateway.session.reading_ports import ReadingPorts
 from gateway.session.registry import WORKER, Registry
 from gateway.session.relay_reads import Known, RelayReads
+from gateway.session.settings import MeterProfile
 from gateway.session.terminal import TerminalSession
 from protocols.dlt645 import control, frame
 from protocols.dlt645.connection import Answered as MeterAnswered
@@ -130,6 +131,30 @@ class RelayDoors:
             stack.push_async_callback(ports.resume, session, hold, port)
 
 
+def prepare_plain(
+    facts: MeterFacts, meter: MeterProfile, action: Action, deadline: datetime
+) -> Prepared | Trouble:
+    """The frame for a meter that is switched in plain, with its password: nobody has to be asked for it.
+    deadline: by the meter's own clock."""
+    verb, wall = VERBS[action], to_device(deadline).replace(microsecond=0)
+    if not meter.level or facts.protocol != SWITCHABLE:
+        return Trouble(Why.NOT_SUPPORTED, f"{facts.protocol}, {facts.profile}: no 1CH")
+    if meter.sealed:
+        return Trouble(Why.SECURITY_MODULE, "a sealed frame is made while the meter is talked to")
+    if not meter.password:
+        return Trouble(Why.NOT_AUTHENTICATED, f"no password is set for level {meter.level}")
+    try:
+        authority = Authority(meter.level, meter.password, meter.operator)
+        command = RelayCommand(facts.address, verb, authority, wall)
+        return _prepared(control.build_control(command, _permit(facts, verb)), wall, ())
+    except LocalProtocolError as error:
+        return Trouble(Why.NOT_SUPPORTED, str(error))
+
+
+def _permit(facts: MeterFacts, verb: Verb) -> Permit:
+    return Permit(control.action(verb), facts.address, f"relay command for {facts.meter}")
+
+
 class RelayDoor(RelayReads):
     """Satisfies `gateway.door.Door`. Made by `RelayDoors.open`."""
 
@@ -161,19 +186,12 @@ class RelayDoor(RelayReads):
 
     async def prepare(self, action: Action, deadline: datetime) -> Prepared | Trouble:
         """See `Door`."""
-        meter, verb = self._profile, VERBS[action]
-        wall = to_device(deadline).replace(microsecond=0)
-        permit = Permit(control.action(verb), self._facts.address, f"relay command for {self._facts.meter}")
+        facts, meter = self._facts, self._profile
+        if not meter.sealed or facts.protocol != SWITCHABLE:
+            return prepare_plain(facts, meter, action, deadline)
+        verb, wall = VERBS[action], to_device(deadline).replace(microsecond=0)
         try:
-            if not meter.level or self._facts.protocol != SWITCHABLE:
-                return Trouble(Why.NOT_SUPPORTED, f"{self._facts.protocol}, {self._facts.profile}: no 1CH")
-            if meter.sealed:
-                return await self._sealed(verb, wall, permit)
-            if not meter.password:
-                return Trouble(Why.NOT_AUTHENTICATED, f"no password is set for level {meter.level}")
-            authority = Authority(meter.level, meter.password, meter.operator)
-            command = RelayCommand(self._facts.address, verb, authority, wall)
-            return _prepared(control.build_control(command, permit), wall, ())
+            return await self._sealed(verb, wall, _permit(facts, verb))
         except LocalProtocolError as error:
             return Trouble(Why.NOT_SUPPORTED, str(error))
 

@@ -7,20 +7,25 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.api import app as api
 from gateway.api.parts import Parts, RelayControl
 from gateway.clock import Clock
 from gateway.control.batches import Batches
+from gateway.control.dispatcher import plain_frames
 from gateway.control.policy import Rules
 from gateway.control.protections import Protections
 from gateway.control.requests import Requests
 from gateway.control.switches import Switches
-from gateway.storage import clients
+from gateway.control.tickets import Tickets
+from gateway.session.settings import MeterProfile
+from gateway.storage import clients, relay_evidence
 from gateway.storage.batches import RelayBatches
 from gateway.storage.blocks import ControlBlocks
 from gateway.storage.clients import Scope
@@ -168,6 +173,14 @@ def control(database: Database, clock: Clock, rules: Rules) -> RelayControl:
         batches=Batches(store, RelayBatches(database), requests, lambda: rules, clock),
         blocks=Protections(ControlBlocks(database), requests, clock),
         switches=Switches(settings, clock),
+        tickets=Tickets(
+            store,
+            clock,
+            lambda: rules,
+            Ed25519PrivateKey.from_private_bytes(bytes(32)),
+            plain_frames(lambda name: MeterProfile(password="123456")),
+            partial(relay_evidence.happened, database),
+        ),
     )
 
 

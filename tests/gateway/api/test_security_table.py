@@ -87,6 +87,11 @@ SAMPLES: Final[dict[str, Sample]] = {
     "POST /api/v1/relay-commands/{command_id}/field-report": Sample(
         {"energised": False, "at": NOON.isoformat()}
     ),
+    "GET /api/v1/ticket-key": Sample(),
+    "POST /api/v1/relay-commands/{command_id}/ticket": Sample(
+        {"machine": "ab" * 32, "now": NOON.isoformat()}, headers=KEY
+    ),
+    "POST /api/v1/relay-commands/{command_id}/direct-evidence": Sample({"evidence": {}}),
     "POST /api/v1/relay-batches": Sample(
         {"commands": [TRIP | {"meter": "E2"}], "dry_run": True}, shows='"customer":"C-E2"'
     ),

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.command import Action, Command, Ref, State, Why
 from gateway.control.ask import Ask
@@ -16,6 +17,7 @@ from gateway.control.journal_file import JournalError, JournalFile, OsFolder, Re
 from gateway.control.policy import LOOK_AGAIN, Rules
 from gateway.control.station import Station
 from gateway.metrics import Metrics
+from gateway.session.settings import MeterProfile
 from gateway.storage.database import Database
 from tests.gateway.control.crash_folder import full_disk
 from tests.gateway.control.office import Office, ask, in_database
@@ -49,6 +51,8 @@ class House:
             StateFile(folder / "epoch.json"),
             JournalFile(OsFolder(folder)),
             self.metrics,
+            Ed25519PrivateKey.generate(),
+            profile=lambda name: MeterProfile(),
         )
 
     async def keep(self) -> Any:
