@@ -13,15 +13,19 @@ _EPOCH_IN_SHANGHAI = datetime(1970, 1, 1, 8)
 class Clock:
     """At the real instant `origin` (seconds of time.time()) it shows `start`, and it runs at `speed`.
 
-    Devices take its `now()` as their count of seconds, for timers and for the time of day alike.
+    Devices take its `now()` as their count of seconds, for timers and for the time of day alike. stands: it
+    shows `start` for ever, so that equal questions have equal answers, and no timer comes due.
     """
 
     origin: float = 0.0
     start: float = 0.0
     speed: float = 1.0
+    stands: bool = False
 
     def now(self) -> float:
         """Seconds since 1970-01-01 00:00 UTC in the district."""
+        if self.stands:
+            return self.start
         return self.start + (time.time() - self.origin) * self.speed
 
     def real_seconds(self, seconds: float) -> float:

@@ -1,87 +1,85 @@
-"""A conversation on a line as a file, and the same questions asked again.
+"""A conversation as a file, of DL/T 645 or of Q/GDW 376.1.
 
-One JSON object a line: `t`, seconds since the recording began; `dir`: `to_meter`, `from_meter`, or `unclear`
-for what is no whole frame; `hex`. Only reads are asked again. Nothing that a device says of itself proves
-that it is our simulator and no meter, so there is no exception.
+One JSON object a line: `t`, seconds since the recording began; `dir`: `to_meter` and `from_meter`,
+`to_terminal` and `from_terminal`, or `unclear` for what is no whole frame and was heard on a line of both
+sides; `hex`; `lead`: so many FEH stood before it. Files from before there was a `lead` say nothing of it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from gateway.clock import Clock
 from gateway.errors import InputError
-from gateway.field.line import READS, MeterLine, may_answer
-from gateway.transports.link import Link
-from protocols.dlt645.description import describe
-from protocols.dlt645.frame import LEAD_IN, Frame, build, parse
-from protocols.dlt645.stream import FoundFrame, FrameStream
-from protocols.errors import RemoteProtocolError
+from protocols.dlt645.frame import LEAD_IN
+from protocols.lens.places import Family, find, settled
 
-TO_METER, FROM_METER, UNCLEAR = "to_meter", "from_meter", "unclear"
-LONGEST_LINE: Final = 8192
+TO_METER, FROM_METER = "to_meter", "from_meter"
+TO_TERMINAL, FROM_TERMINAL = "to_terminal", "from_terminal"
+UNCLEAR = "unclear"
+DIRECTIONS: Final = (TO_METER, FROM_METER, TO_TERMINAL, FROM_TERMINAL, UNCLEAR)
+
+LONGEST_LINE: Final = 40_000
+"""Characters: the longest frame (16,391 bytes) in hex, and what stands around it."""
 MOST_LINES: Final = 200_000
-LONGEST_PAUSE_S: Final = 3600.0
-"""A pause of a recording is kept for so long at most."""
+MOST_LEAD_IN: Final = 255
+USUAL_LEAD_IN: Final = 4
+"""FEH before a question to a meter where the file says nothing of them (2007 clause 5: one to four)."""
+
+HELD: Final = 16_391
+"""Bytes that wait for the end of a frame: the largest that there is."""
+
+Role = Literal["meter", "master", "terminal"]
+"""Whom we play: who asks a meter, the master of a terminal, or a terminal before its master."""
+
+SAID: Final[dict[Role, tuple[str, str]]] = {
+    "meter": (TO_METER, FROM_METER),
+    "master": (TO_TERMINAL, FROM_TERMINAL),
+    "terminal": (FROM_TERMINAL, TO_TERMINAL),
+}
+"""Which pieces are ours, and which the other side's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A line of the file."""
+    """A line of the file. raw: without lead-in; lead: its FEH, None where nobody says. line: its number."""
 
     t: float
     direction: str
     raw: bytes
+    lead: int | None = None
+    line: int = 0
 
     def as_json(self) -> str:
-        told = {"t": round(self.t, 3), "dir": self.direction, "hex": self.raw.hex()}
+        told: dict[str, object] = {"t": round(self.t, 3), "dir": self.direction, "hex": self.raw.hex()}
+        if self.lead is not None:
+            told["lead"] = self.lead
         return json.dumps(told, separators=(",", ":"))
 
+    @property
+    def whole(self) -> bytes:
+        """Its bytes as they are to be said, lead-in and all."""
+        lead = self.lead
+        if lead is None:
+            lead = USUAL_LEAD_IN if self.direction == TO_METER else 0
+        return bytes([LEAD_IN]) * lead + self.raw
+
 
 @dataclass(frozen=True, slots=True)
-class Question:
-    """What was asked, and what came to it before the next question."""
+class Turn:
+    """What we say, and what comes to it before we speak again. said: None where the other side begins."""
 
-    t: float
-    asked: Frame
-    answers: tuple[bytes, ...]
+    said: Piece | None
+    expected: tuple[Piece, ...] = ()
+    pause_s: float = 0.0
+    """until we spoke again"""
 
-
-@dataclass(frozen=True, slots=True)
-class Compared:
-    """A question asked again. verdict: `same`; `value`: the answer of that meter and item says something
-    else; `other`: another answer, or none where there was one, or one where there was none."""
-
-    question: Question
-    answers: tuple[bytes, ...]
-    verdict: str
-
-
-async def record(link: Link, clock: Clock, keep: Callable[[Piece], None], quiet_s: float) -> None:
-    """Listen, and say nothing, until cancelled; quiet_s: what ends a broken frame. Raises LinkClosed."""
-    stream = FrameStream()
-    began = heard_at = clock.monotonic()
-    while True:
-        data, settle = await link.read()
-        now = clock.monotonic()
-        if now - heard_at > quiet_s:
-            stream.end()
-            _keep(stream, heard_at - began, keep)
-        heard_at = now
-        stream.receive_data(data)
-        _keep(stream, now - began, keep)
-        await settle()
-
-
-def _keep(stream: FrameStream, t: float, keep: Callable[[Piece], None]) -> None:
-    while (event := stream.next_event()) is not None:
-        if isinstance(event, FoundFrame):
-            keep(Piece(t, FROM_METER if event.frame.from_meter else TO_METER, event.raw))
-        else:
-            keep(Piece(t, UNCLEAR, event.raw))
+    @property
+    def t(self) -> float:
+        first = self.said or (self.expected[0] if self.expected else None)
+        return first.t if first else 0.0
 
 
 def pieces(lines: Iterable[str]) -> Iterator[Piece]:
@@ -89,67 +87,115 @@ def pieces(lines: Iterable[str]) -> Iterator[Piece]:
     for number, line in enumerate(lines, 1):
         if number > MOST_LINES:
             raise InputError(f"more than {MOST_LINES} lines 文件过长: replay it in parts")
-        try:
-            told: Any = json.loads(line) if len(line) <= LONGEST_LINE else None
-            piece = Piece(float(told["t"]), str(told["dir"]), bytes.fromhex(told["hex"]))
-        except (ValueError, TypeError, KeyError):
-            piece = None
-        if piece is None or piece.direction not in (TO_METER, FROM_METER, UNCLEAR) or not piece.t >= 0:
+        piece = _piece(line, number)
+        if piece is None:
             raise InputError(f'line {number} is not {{"t":…,"dir":…,"hex":…}} 记录格式有误')
         yield piece
 
 
-def questions(recorded: Iterable[Piece]) -> list[Question]:
-    """What may be asked again. InputError for a frame that does more than read: then nothing of the file is
-    sent."""
-    found: list[Question] = []
-    for number, piece in enumerate(recorded, 1):
-        if piece.direction == TO_METER:
-            found.append(Question(piece.t, _read(piece.raw, number), ()))
-        elif piece.direction == FROM_METER and found:
-            last = found[-1]
-            found[-1] = Question(last.t, last.asked, (*last.answers, piece.raw.lstrip(bytes([LEAD_IN]))))
+def _piece(line: str, number: int) -> Piece | None:
+    try:
+        told: Any = json.loads(line) if len(line) <= LONGEST_LINE else None
+        raw, lead = bytes.fromhex(told["hex"]), told.get("lead")
+        t, direction = float(told["t"]), str(told["dir"])
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
+    good = direction in DIRECTIONS and 0 <= t < 1e9 and raw
+    if not good or not (lead is None or (type(lead) is int and 0 <= lead <= MOST_LEAD_IN)):
+        return None
+    bare = raw.lstrip(bytes([LEAD_IN]))
+    if bare and direction in (TO_METER, FROM_METER) and lead is None and len(bare) < len(raw):
+        return Piece(t, direction, bare, len(raw) - len(bare), number)  # written by hand, lead-in and all
+    return Piece(t, direction, raw, lead, number)
+
+
+def family_of(recorded: Iterable[Piece]) -> Family | None:
+    """Whose conversation it is; None: nothing in it says so. InputError where both families are in it."""
+    meter = terminal = False
+    for piece in recorded:
+        meter |= piece.direction in (TO_METER, FROM_METER)
+        terminal |= piece.direction in (TO_TERMINAL, FROM_TERMINAL)
+    if meter and terminal:
+        raise InputError(
+            "frames to meters and frames to terminals in one file 文件混有两种规约: replay them in two files"
+        )
+    if meter or terminal:
+        return Family.METER if meter else Family.TERMINAL
+    return None
+
+
+def turns(recorded: Iterable[Piece], role: Role) -> list[Turn]:
+    """The conversation as whoever plays `role` lives through it; what is unclear has no place in it."""
+    ours, theirs = SAID[role]
+    found: list[Turn] = []
+    for piece in recorded:
+        if piece.direction == ours:
+            if found:
+                last = found[-1]
+                found[-1] = Turn(last.said, last.expected, piece.t - last.t)
+            found.append(Turn(piece))
+        elif piece.direction == theirs:
+            last = found.pop() if found else Turn(None)
+            found.append(Turn(last.said, (*last.expected, piece)))
     return found
 
 
-def _read(raw: bytes, number: int) -> Frame:
-    try:
-        frame = parse(raw.lstrip(bytes([LEAD_IN])))
-    except RemoteProtocolError as error:
-        raise InputError(f"line {number} is no frame of DL/T 645 不是645帧: {error.reason}") from error
-    if frame.control not in READS:
-        what = describe(frame).get("function", f"{frame.control:02X}H")
-        raise InputError(
-            f"line {number} is to do more than read 非读命令 ({what}): such frames are replayed to nobody;"
-            " take the line out to replay the rest"
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """What was cut out of a stream: a whole frame, or, family None, bytes that are none."""
+
+    raw: bytes
+    lead: int = 0
+    family: Family | None = None
+
+    @property
+    def comes_up(self) -> bool:
+        """Does a meter or a terminal say so? For frames only."""
+        return self.raw[8 if self.family is Family.METER else 6] & 0x80 != 0
+
+    def piece(self, t: float, direction: str | None = None) -> Piece:
+        """As a line of a file. direction: where it is known by the side from which it came."""
+        if self.family is None:
+            return Piece(t, direction or UNCLEAR, self.raw)
+        if self.family is Family.METER:
+            return Piece(t, direction or (FROM_METER if self.comes_up else TO_METER), self.raw, self.lead)
+        return Piece(
+            t, direction or (FROM_TERMINAL if self.comes_up else TO_TERMINAL), self.raw, self.lead or None
         )
-    return frame
 
 
-async def replay(line: MeterLine, asked: list[Question], *, fast: bool) -> list[Compared]:
-    """Ask again, at the pace of the recording or without its pauses, and compare. Raises LinkClosed."""
-    compared: list[Compared] = []
-    began = line.clock.monotonic()
-    begins = asked[0].t if asked else 0.0
-    for question in asked:
-        if not fast:
-            pause = question.t - begins - (line.clock.monotonic() - began)
-            await line.clock.sleep(min(max(0.0, pause), LONGEST_PAUSE_S))
-        heard = await line.ask(question.asked, patient=True)
-        answers = tuple(build(frame) for frame in heard.frames)
-        compared.append(Compared(question, answers, _verdict(question, answers, heard.damage)))
-    return compared
+class Cutter:
+    """Frames of both families out of one direction's bytes, or out of a line's. Never raises."""
 
+    def __init__(self) -> None:
+        self._held = b""
 
-def _verdict(question: Question, answers: tuple[bytes, ...], damage: bytes) -> str:
-    if answers == question.answers and not (damage and answers):
-        return "same"
-    if _kinds(question, answers) == _kinds(question, question.answers) and answers:
-        return "value"
-    return "other"
+    @property
+    def held(self) -> int:
+        """Bytes of which nothing can be told before more come; HELD at most."""
+        return len(self._held)
 
+    def take(self, data: bytes) -> list[Cut]:
+        """What these bytes complete."""
+        self._held += data
+        return self._cut(settled(self._held) if len(self._held) <= HELD else len(self._held))
 
-def _kinds(question: Question, answers: tuple[bytes, ...]) -> list[tuple[str, int, bool]]:
-    """Who said what kind of thing, of the item that was asked for or another."""
-    frames = [parse(raw) for raw in answers]
-    return [(frame.address, frame.control, may_answer(frame, question.asked)) for frame in frames]
+    def end(self) -> list[Cut]:
+        """Nothing more comes to what is held: silence, or the end of the link."""
+        return self._cut(len(self._held))
+
+    def _cut(self, until: int) -> list[Cut]:
+        data, self._held = self._held[:until], self._held[until:]
+        found: list[Cut] = []
+        at = 0
+        for place in find(data).frames:
+            between = data[at : place.start]
+            junk = between.rstrip(bytes([LEAD_IN]))
+            if junk:
+                found.append(Cut(junk))
+            lead = min(len(between) - len(junk), MOST_LEAD_IN)
+            found.append(Cut(data[place.start : place.end], lead, place.family))
+            at = place.end
+        if junk := data[at:].strip(bytes([LEAD_IN])):
+            found.append(Cut(junk))
+        return found
