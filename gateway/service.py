@@ -34,6 +34,7 @@ from gateway.control.journal_file import JournalFile, OsFolder
 from gateway.control.own_clock import synchronised
 from gateway.control.station import Station
 from gateway.errors import ConfigurationError, StorageError
+from gateway.field.machine import own_key
 from gateway.metrics import Metrics
 from gateway.session.registry import Registry
 from gateway.session.settings import DEFAULT_PROFILE, SessionSettings, meter_profiles, terminal_profiles
@@ -229,6 +230,8 @@ async def _control(
             StateFile(state.epoch),
             JournalFile(OsFolder(state.folder)),
             metrics,
+            own_key(state.ticket_key),
+            profile=session_settings(settings).meter,
             sealing=sealing,
             ask_billing=ask_billing,
             clock_trusted=lambda: control.trust_own_clock or synchronised(),
@@ -284,7 +287,12 @@ async def _serve(
             relay=None
             if station is None
             else RelayControl(
-                station.requests, station.batches, station.blocks, station.switches, station.journal
+                station.requests,
+                station.batches,
+                station.blocks,
+                station.switches,
+                station.journal,
+                station.tickets,
             ),
             webhooks_to_ourselves=settings.http.webhooks_to_ourselves,
         )
@@ -299,7 +307,7 @@ async def _serve(
                         tls=_tls(settings.http),
                     )
                 )
-        ways_in = WaysIn(settings, registry, clock, metrics)
+        ways_in = WaysIn(settings, registry, clock, metrics, database)
         listening = await ways_in.open()
         async with asyncio.TaskGroup() as group:
             for server in servers:

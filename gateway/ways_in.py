@@ -14,7 +14,9 @@ from gateway.metrics import Metrics
 from gateway.session import direct_line
 from gateway.session.dtu import DtuLines, DtuProfile, dtu
 from gateway.session.line_terminal import LineTerminal
+from gateway.session.mqtt_group import GroupMember
 from gateway.session.registry import Registry
+from gateway.storage.database import Database
 from gateway.transports import channel as channels
 from gateway.transports import mqtt, mqtt_broker, ways
 from gateway.transports.channel import (
@@ -41,7 +43,16 @@ OnLink = Callable[[Link], Awaitable[None]]
 class WaysIn:
     """Built once; `open` it when everything else stands, and `close` it before the registry."""
 
-    def __init__(self, settings: Settings, registry: Registry, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        registry: Registry,
+        clock: Clock,
+        metrics: Metrics,
+        database: Database | None = None,
+    ) -> None:
+        """database: where gateways of a group behind a broker find out about each other."""
+        self._database = database
         self._settings = settings
         self._registry = registry
         self._clock = clock
@@ -50,6 +61,7 @@ class WaysIn:
         self._listening: list[Listening] = []
         self._diallers: list[Dialler] = []
         self._brokers: list[MqttTerminals] = []
+        self._members: list[asyncio.Task[None]] = []
 
     @property
     def addresses(self) -> list[tuple[str, int]]:
@@ -95,12 +107,18 @@ class WaysIn:
                 metrics=self._metrics,
             )
             self._brokers.append(made)
+            if broker.group is not None and self._database is not None:
+                member = GroupMember(made, self._database, self._clock, broker.lease_seconds)
+                self._members.append(asyncio.create_task(member.run(), name=f"mqtt group {broker.group}"))
         if self._brokers:
             self._metrics.watch_mqtt(lambda fate: sum(broker.counts[fate] for broker in self._brokers))
         return f"{first.host}:{first.port}"
 
     async def close(self) -> None:
         """Let nobody in any more and end what stands."""
+        for member in self._members:
+            member.cancel()
+        await asyncio.gather(*self._members, return_exceptions=True)
         ways: list[Listening | Dialler | MqttTerminals] = [*self._listening, *self._diallers, *self._brokers]
         await asyncio.gather(*(way.close() for way in ways))
         self._listening.clear()

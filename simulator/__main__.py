@@ -28,6 +28,8 @@ from simulator.esam import BENCH_KEY
 from simulator.faults import Faults, Pace, deal
 from simulator.ledger import LedgerFile, nowhere
 from simulator.meter_line import GAP_S, Hanging, LineFaults, MeterLine, Modem, made
+from simulator.pushes import Pushes, PushesFile
+from simulator.pushes import nowhere as nothing_pushed
 from simulator.runner import Run, run_district, run_line
 from simulator.wiring import TlsFiles, Wiring, WiringError
 
@@ -48,7 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         faults = _faults(given)
         district = _grown(given, faults)
-        wiring = _wiring(given, faults, tell)
+        clock = _clock(given)
+        pushes = PushesFile(given.pushes) if given.pushes else nothing_pushed
+        wiring = _wiring(given, faults, tell, pushes)
         ledger = LedgerFile(given.ledger) if given.ledger and wiring else nowhere
     except OSError as error:
         print(f"simulator: {error.filename}: {error.strerror}", file=sys.stderr)
@@ -66,7 +70,7 @@ def main(arguments: list[str] | None = None) -> int:
     run = Run(
         "",
         0,
-        _clock(given),
+        clock,
         faults,
         given.heartbeat,
         "ended_day" if given.is_line else given.td_d_names,
@@ -75,6 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         given.esam_key or BENCH_KEY,
         wiring,
         given.frames,
+        pushes,
     )
     counts = asyncio.run(_until_stopped(given, district, run))
     print(json.dumps({"event": "end", "counts": dict(sorted(counts.items()))}), flush=True)
@@ -134,7 +139,7 @@ def _hang(given: argparse.Namespace, district: District, named: list[MeterSpec])
     given.name = given.name or plan.address
 
 
-def _wiring(given: argparse.Namespace, faults: Faults, tell: Tell) -> Wiring | None:
+def _wiring(given: argparse.Namespace, faults: Faults, tell: Tell, pushes: Pushes) -> Wiring | None:
     """None where nothing is to be played. WiringError, OSError."""
     listen = given.listen
     if given.is_line and given.pty:
@@ -150,7 +155,7 @@ def _wiring(given: argparse.Namespace, faults: Faults, tell: Tell) -> Wiring | N
         "offline": given.mqtt_offline.encode("utf-8"),
         "payload": (given.mqtt_payload, given.mqtt_frame_key, given.mqtt_time_key),
     }
-    topics = {place: getattr(given, f"mqtt_{place}") for place in ("up", "down", "will")}
+    topics = {place: getattr(given, f"mqtt_{place}") for place in ("up", "login", "down", "will")}
     broker |= {place: topic for place, topic in topics.items() if topic}
     if given.mqtt_password_file:
         broker["password"] = given.mqtt_password_file.read_text(encoding="utf-8").strip()
@@ -162,6 +167,7 @@ def _wiring(given: argparse.Namespace, faults: Faults, tell: Tell) -> Wiring | N
         clients=given.mqtt_clients,
         messages=faults.messages,
         tell=tell,
+        pushes=pushes,
     )
 
 
@@ -250,6 +256,13 @@ def _planned_of_meters(district: District, faults: Faults) -> dict[str, list[str
 
 
 def _clock(given: argparse.Namespace) -> Clock:
+    """ValueError where it is to stand and something needs it to go."""
+    if given.clock_stands:
+        if given.clock_start is None:
+            raise ValueError("--clock-stands: say where, by --clock-start")
+        if given.clock_speed != 1.0 or (given.is_line and (given.paced or given.slow)):
+            raise ValueError("--clock-stands: not with --clock-speed, --paced or --slow, which need it to go")
+        return Clock(start=given.clock_start, stands=True)
     if given.clock_start is None and given.clock_speed == 1.0:
         return Clock()
     origin = time.time() if given.clock_origin is None else given.clock_origin

@@ -95,6 +95,12 @@ def _growing(add: _Add, *, terminals: bool = False, meters: int = 10) -> None:
         metavar="FILE",
         help="write there, synced, what the meters saw of relay control",
     )
+    add(
+        "--pushes",
+        type=Path,
+        metavar="FILE",
+        help="write there what terminals sent of their own accord, and what of it was acknowledged",
+    )
     add("--esam-key", type=_key, metavar="FILE", help="32 hex digits: master key of the meters' ESAMs")
 
 
@@ -163,6 +169,7 @@ def _wires(add: _Add) -> None:
     add("--mqtt-time-key", metavar="KEY", help="say there when it was sent, in milliseconds")
     for place in ("up", "down", "will"):
         add(f"--mqtt-{place}", metavar="TOPIC", help=f"(lingdian/{{terminal}}/{place})")
+    add("--mqtt-login", metavar="TOPIC", help="where gateways take turns at logins (that of --mqtt-up)")
     add("--mqtt-offline", default="offline", metavar="TEXT", help="the last will's payload")
     add("--mqtt-identifier", default="simulator-{terminal}", metavar="TEXT")
     add("--mqtt-user", metavar="USER", help="{terminal} stands for the terminal")
@@ -173,6 +180,12 @@ def _running(add: _Add) -> None:
     add("--seconds", type=_positive, metavar="S", help="stop after so many real seconds")
     add("--clock-start", type=seconds_of, metavar="ISO", help="district time, with offset, at --clock-origin")
     add("--clock-origin", type=float, metavar="EPOCH", help="real time at which it begins (default now)")
+    add(
+        "--clock-stands",
+        action="store_true",
+        help="it shows --clock-start for ever: equal questions have equal answers, and nothing that waits"
+        " comes due (heartbeats, tasks, relays that wait)",
+    )
     add("--clock-speed", type=_positive, default=1.0, metavar="X", help="(default 1)")
     add("--json", action="store_true", help="print each milestone as a line of JSON")
     add("--frames", action="store_true", help="with --json: print all bytes that pass, too")

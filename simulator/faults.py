@@ -82,6 +82,28 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Push:
+    """`count` terminals send their F161 as tasks (PRM = 1) of `points` points, from `after` seconds after
+    each login on. With CON = 1 the same again each `again` seconds until it is confirmed, and then the next
+    one. `trusting` of them ask for no confirm: each task is sent once, `pause` seconds after the last one."""
+
+    count: int
+    trusting: int = 0
+    points: int = 16
+    after: float = 3.0
+    again: float = 10.0
+    pause: float = 1.0
+
+    def __post_init__(self) -> None:
+        _within(self.count, "count", 0)
+        _within(self.trusting, "trusting", 0, self.count)
+        _within(self.points, "points", 1)
+        _within(self.after, "after", 0)
+        _within(self.again, "again", 0)
+        _within(self.pause, "pause", 0)
+
+
+@dataclass(frozen=True, slots=True)
 class CountBetween:
     """So many times, each `least` to `most` seconds from the start."""
 
@@ -260,8 +282,8 @@ class Faults:
     """terminals that do not dial before `seconds` from the start"""
     clash: Count | None = None
     """second devices with a terminal's address and other meters, both alive"""
-    push: Count | None = None
-    """terminals that send their F161 as tasks (PRM = 1, CON = 1), each again until it is confirmed"""
+    push: Push | None = None
+    """terminals that send of their own accord what others are asked for"""
     missed_freeze: Count | None = None
     """meters that slept through the midnights before and after the district's day's: their freezes do not
     count calendar days"""
@@ -292,6 +314,8 @@ class TerminalFaults:
     clock_off: float = 0.0
     absent_until: float = 0.0
     push: bool = False
+    trusting: bool = False
+    """what it pushes is said once, and no confirm asked for"""
     impostor: bool = False
     missed_freeze: frozenset[int] = frozenset()
     """points whose meters missed midnights"""
@@ -312,6 +336,7 @@ class _Hand:
     clock_off: float = 0.0
     absent_until: float = 0.0
     push: bool = False
+    trusting: bool = False
     missed_freeze: set[int] = field(default_factory=set)
     events: list[tuple[float, int]] = field(default_factory=list)
     reports: bool = False
@@ -354,8 +379,9 @@ def deal(faults: Faults, district: District) -> list[tuple[TerminalPlan, Termina
         for terminal in _some(turn, faults.clock_off.count, len(free)):
             hands[terminal.address].clock_off = faults.clock_off.seconds
     if faults.push:
-        for terminal in _some(turn, faults.push.count, len(free)):
+        for number, terminal in enumerate(_some(turn, faults.push.count, len(free))):
             hands[terminal.address].push = True
+            hands[terminal.address].trusting = number < faults.push.trusting
     if faults.double_login:
         for terminal in _some(turn, faults.double_login.count, len(free)):
             hands[terminal.address].double_login = True
@@ -395,6 +421,7 @@ def deal(faults: Faults, district: District) -> list[tuple[TerminalPlan, Termina
             clock_off=hand.clock_off,
             absent_until=hand.absent_until,
             push=hand.push,
+            trusting=hand.trusting,
             missed_freeze=frozenset(hand.missed_freeze),
             events=tuple(sorted(hand.events)),
             reports=hand.reports,

@@ -16,10 +16,12 @@ import ssl
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Any, Final, Literal
 
 import aiomqtt
 
+from simulator.pushes import Pushed, Pushes, nowhere
 from simulator.wires import End, Mail
 
 AT_ONCE: Final = 200
@@ -42,6 +44,11 @@ Form = Literal["raw", "hex", "json", "base64"]
 def filled(template: str, terminal: str) -> str:
     """A topic, an identifier or a user, of one terminal."""
     return template.replace("{terminal}", terminal)
+
+
+def _is_login(frame: bytes) -> bool:
+    """Is it a Q/GDW 376.1 link test (AFN 02H) with F1?"""
+    return frame[12:13] == b"\x02" and frame[16:18] == b"\x01\x00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +97,8 @@ class Broker:
     password: str | None = field(default=None, repr=False)
     tls: ssl.SSLContext | None = None
     up: str = "lingdian/{terminal}/up"
+    login: str | None = None
+    """where logins go that several gateways take turns at; None: to `up`"""
     down: str = "lingdian/{terminal}/down"
     will: str = "lingdian/{terminal}/will"
     offline: bytes = b"offline"
@@ -105,17 +114,28 @@ class MqttClient:
     first terminal; of the others it says by itself that they have gone, where it can.
     """
 
-    def __init__(self, broker: Broker, first: str, counts: Counter[str], mail: Mail, *, alone: bool) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        first: str,
+        counts: Counter[str],
+        mail: Mail,
+        *,
+        alone: bool,
+        pushes: Pushes = nowhere,
+    ) -> None:
+        """pushes: told of each frame that the broker has taken."""
         self.broker = broker
         self.alone = alone
         self._first = first
         self._counts = counts
         self._mail = mail
+        self._pushes = pushes
         self._wires: dict[str, list[MqttWire]] = {}
         """by terminal: two where a second device has the same address"""
         down = re.escape(broker.down).replace(r"\{terminal\}", "(?P<terminal>[^/]+)")
         self._down = re.compile(down)
-        self._outbox: asyncio.Queue[tuple[str, bytes]] = asyncio.Queue(MOST_WAITING)
+        self._outbox: asyncio.Queue[tuple[str, bytes, Pushed | None]] = asyncio.Queue(MOST_WAITING)
         self._underway: set[asyncio.Task[None]] = set()
         self._client: aiomqtt.Client | None = None
         self._up = asyncio.Event()
@@ -137,11 +157,11 @@ class MqttClient:
             self._running = asyncio.get_running_loop().create_task(self._run())
         await self._up.wait()
 
-    def say(self, topic: str, payload: bytes) -> None:
-        """Publish at QoS 1, in order."""
+    def say(self, topic: str, payload: bytes, published: Pushed | None = None) -> None:
+        """Publish at QoS 1, in order. published: what to tell once the broker has it."""
         for _ in range(self._mail.copies(lossy=False)):
             try:
-                self._outbox.put_nowait((topic, payload))
+                self._outbox.put_nowait((topic, payload, published))
             except asyncio.QueueFull:
                 self._counts["mqtt_dropped"] += 1
 
@@ -267,18 +287,22 @@ class MqttClient:
     async def _publish(self, client: aiomqtt.Client) -> None:
         room = asyncio.Semaphore(AT_ONCE)
         while True:
-            topic, payload = await self._outbox.get()
+            message = await self._outbox.get()
             await room.acquire()
-            task = asyncio.get_running_loop().create_task(self._publish_one(client, topic, payload))
+            task = asyncio.get_running_loop().create_task(self._publish_one(client, *message))
             self._underway.add(task)
             task.add_done_callback(self._underway.discard)
             task.add_done_callback(lambda _: room.release())
 
-    async def _publish_one(self, client: aiomqtt.Client, topic: str, payload: bytes) -> None:
+    async def _publish_one(
+        self, client: aiomqtt.Client, topic: str, payload: bytes, published: Pushed | None
+    ) -> None:
         self._counts["mqtt_published"] += 1
         with contextlib.suppress(aiomqtt.MqttError):
             await client.publish(topic, payload, 1)
             self._counts["mqtt_acknowledged"] += 1
+            if published is not None:
+                self._pushes(published)
 
     async def _all_said(self) -> None:
         with contextlib.suppress(TimeoutError):
@@ -326,6 +350,7 @@ class MqttWire:
         self.name = name
         self._client = client
         self._topic = filled(client.broker.up, name)
+        self._login = filled(client.broker.login or client.broker.up, name)
         self._end: End | None = None
         self._link: _MqttLink | None = None
         client.add(self)
@@ -342,7 +367,9 @@ class MqttWire:
         end.link_up(self._link)
 
     def say(self, frame: bytes) -> None:
-        self._client.say(self._topic, self._client.broker.payload.message(frame))
+        published = Pushed("published", self.name, sha256(frame).hexdigest())
+        topic = self._login if _is_login(frame) else self._topic
+        self._client.say(topic, self._client.broker.payload.message(frame), published)
 
     def received(self, frame: bytes) -> None:
         """Its client has something for it."""

@@ -19,6 +19,8 @@ from simulator.esam import BENCH_KEY
 from simulator.faults import Faults, deal
 from simulator.ledger import Ledger, nowhere
 from simulator.line import Line
+from simulator.pushes import Pushes
+from simulator.pushes import nowhere as nothing_pushed
 from simulator.store import Naming
 from simulator.terminal import Terminal
 from simulator.wires import TcpDial, Wire
@@ -36,7 +38,8 @@ Wiring = Callable[[str, Counter[str]], Wire]
 @dataclass(frozen=True, slots=True)
 class Run:
     """Where to dial and how to behave. tell: called with each milestone's name and what belongs to it.
-    ledger, master_key: of the meters. wiring: the wires, in place of TCP to host and port.
+    ledger, master_key: of the meters. wiring: the wires, in place of TCP to host and port. pushes: told of
+    the readings that terminals send of their own accord.
     """
 
     host: str
@@ -51,6 +54,7 @@ class Run:
     wiring: Wiring | None = None
     frames: bool = False
     """tell all bytes that pass, as events `frame`"""
+    pushes: Pushes = nothing_pushed
 
     def wire(self, name: str, counts: Counter[str]) -> Wire:
         """The wire of the device `name`."""
@@ -99,6 +103,7 @@ async def run_district(district: District, run: Run, stop: asyncio.Event) -> Cou
             naming=run.naming,
             patience=max(1.0, run.clock.speed),
             making=making,
+            pushes=run.pushes,
         )
         terminal.prepare(started)
         line = Line(terminal, started, run.faults, mine, counts)

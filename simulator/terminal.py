@@ -12,6 +12,8 @@ from collections import Counter, deque
 from dataclasses import dataclass
 from datetime import date, timedelta
 from enum import Enum
+from hashlib import sha256
+from typing import Literal
 
 from protocols.q_gdw376 import messages
 from protocols.q_gdw376.frame import EC_LENGTH, Frame, build, checksum, content, examine
@@ -23,22 +25,21 @@ from simulator.answers import ALL_DENIED, FRAME_AROUND_UNITS, Answers, Reply, pa
 from simulator.bus import Bus, Making
 from simulator.carrier import Carrier
 from simulator.district import TerminalPlan
-from simulator.faults import Faults, TerminalFaults
+from simulator.faults import Faults, Push, TerminalFaults
+from simulator.pushes import Pushed, Pushes, nowhere
 from simulator.store import Naming, Store
 
 CONFIRM_TIMEOUT = 20.0
 """Seconds that a login may go unconfirmed before it hangs up and dials anew."""
 MISSED_HEARTBEATS = 3
 """Heartbeats without a confirm, and for no less than CONFIRM_TIMEOUT, after which the line is dead to it."""
-PUSH_AFTER = 3.0
 PUSH_REPEAT = 10.0
-"""Seconds from login to the first task, and between repeats of one (or of an event) that is not confirmed."""
+"""Seconds between repeats of an event that is not confirmed; tasks: see `faults.Push`."""
 NOT_READY_AGAIN = 30.0
 """Seconds until it looks again for values to push that it has not read yet."""
 
-_PUSHED_POINTS = 16
 _PUSHED_UNIT = 38
-"""Most points in one task; bytes of an F161 unit with four tariffs."""
+"""Bytes of an F161 unit with four tariffs."""
 
 # AFN, and C's function codes.
 _CONFIRM, _LINK, _FROZEN, _EVENTS = 0x00, 0x02, 0x0D, 0x0E
@@ -102,9 +103,10 @@ class Terminal:
         naming: Naming = "ended_day",
         patience: float = 1.0,
         making: Making | None = None,
+        pushes: Pushes = nowhere,
     ) -> None:
         """patience: how much longer to wait for the master: on a fast clock the network does not hurry.
-        making: how its meters are made."""
+        making: how its meters are made. pushes: told of the readings that it sends of its own accord."""
         self.plan = plan
         self.state = State.AWAY
         self.hang_up = False
@@ -115,7 +117,10 @@ class Terminal:
         self._chance = random.Random(self._mine.seed)
         self._heartbeat = heartbeat
         self._confirm_timeout = CONFIRM_TIMEOUT * patience
-        self._push_repeat = PUSH_REPEAT * patience
+        self._report_repeat = PUSH_REPEAT * patience
+        self._tasks = self._faults.push or Push(1)
+        self._push_again = self._tasks.again * patience
+        self._pushes = pushes
         self.store = Store(plan, day, started, self._faults, self._mine, self._counts, naming)
         self._memory = events.EventMemory()
         self._noticing = deque((started + after, erc) for after, erc in self._mine.events)
@@ -147,6 +152,7 @@ class Terminal:
         self._push: _Push | None = None
         self._push_at: float | None = None
         self._pushed: set[int] = set()
+        self._meter_of = {meter.pn: meter.number for meter in plan.meters}
 
     def prepare(self, now: float) -> None:
         """Do beforehand what would slow down a sweep of all meters at once."""
@@ -219,14 +225,14 @@ class Terminal:
             self._beat(now)
         if self._push is not None and now >= self._push.again_at:
             self._counts["push_repeated"] += 1
-            self._push.again_at = now + self._push_repeat
+            self._push.again_at = now + self._push_again
             self._outgoing.append(Outgoing(self._push.frame))
         elif self._push is None and self._push_at is not None and now >= self._push_at:
             self._push_next(now)
         self._notice(now)
         if self._report is not None and now >= self._report.again_at:
             self._counts["event_repeated"] += 1
-            self._report.again_at = now + self._push_repeat
+            self._report.again_at = now + self._report_repeat
             self._outgoing.append(Outgoing(self._report.frame))
         self._carry(now)
 
@@ -261,11 +267,11 @@ class Terminal:
 
     # -- what it sends of its own accord ----------------------------------------------------------
 
-    def _spontaneous(self, afn: int, function: int, body: bytes) -> bytes:
+    def _spontaneous(self, afn: int, function: int, body: bytes, *, con: bool = True) -> bytes:
         self._sequence = (self._sequence + 1) & 15
         frame = Frame(
             terminal=self.plan.address, up=True, prm=True, function=function, afn=afn, body=body,
-            con=True, pseq=self._sequence, **self._memory.counters,
+            con=con, pseq=self._sequence, **self._memory.counters,
         )  # fmt: skip
         return build(frame)
 
@@ -285,7 +291,7 @@ class Terminal:
             unit = self._memory.unit(kind, pointer, (pointer + 1) % events.MEMORY)
             assert unit is not None
             frame = self._spontaneous(_EVENTS, _USER_DATA, unit)
-            self._report = _Report(kind, pointer, frame, self._sequence, now + self._push_repeat)
+            self._report = _Report(kind, pointer, frame, self._sequence, now + self._report_repeat)
             self._counts["event_reports"] += 1
             self._outgoing.append(Outgoing(frame))
 
@@ -306,15 +312,28 @@ class Terminal:
         """Send the next task: F161 of points not pushed yet."""
         own = self._answers.clock(now)
         waiting = [pn for pn in self.store.ready_points(own, now) if pn not in self._pushed]
-        points = waiting[: min(_PUSHED_POINTS, (self.plan.send_buffer - FRAME_AROUND_UNITS) // _PUSHED_UNIT)]
+        points = waiting[
+            : min(self._tasks.points, (self.plan.send_buffer - FRAME_AROUND_UNITS) // _PUSHED_UNIT)
+        ]
         if not points:
             self._push_at = now + NOT_READY_AGAIN
             return
         units = self.store.frozen(self.store.ask_for(points), own, now).units
-        frame = self._spontaneous(_FROZEN, _USER_DATA, b"".join(units))
-        self._push = _Push(points, frame, self._sequence, now + self._push_repeat)
+        trusting = self._mine.trusting
+        frame = self._spontaneous(_FROZEN, _USER_DATA, b"".join(units), con=not trusting)
+        push = _Push(points, frame, self._sequence, now + self._push_again)
+        if trusting:
+            self._pushed.update(points)
+            self._push_at = now + self._tasks.pause
+        else:
+            self._push = push
         self._counts["push"] += 1
         self._outgoing.append(Outgoing(frame))
+        self._tell("sent", push)
+
+    def _tell(self, what: Literal["sent", "confirmed"], push: _Push) -> None:
+        meters = tuple(self._meter_of[pn] for pn in push.points)
+        self._pushes(Pushed(what, self.plan.address, sha256(push.frame).hexdigest(), meters))
 
     def _confirmed(self, frame: Frame, now: float) -> None:
         """The master's answer to something it said of its own accord."""
@@ -327,12 +346,13 @@ class Terminal:
                 self.state = State.HERE
                 self._login_deadline = None
                 self._beat_at = now + self._heartbeat
-                self._push_at = now + PUSH_AFTER if self._mine.push else None
+                self._push_at = now + self._tasks.after if self._mine.push else None
                 self._counts["logins"] += 1
             elif self.state is State.LEAVING:
                 self.hang_up = True
         if self._push is not None and frame.pseq == self._push.pseq:
             self._counts["push_confirmed"] += 1
+            self._tell("confirmed", self._push)
             self._pushed.update(self._push.points)
             self._push = None
             self._push_at = now

@@ -12,6 +12,7 @@ from typing import Any
 
 from simulator.channel import Channel
 from simulator.faults import Messages
+from simulator.pushes import Pushes, nowhere
 from simulator.wires import Mail, TcpDial, TcpListen, Told, UdpDial, UdpListen, Wire
 
 LISTENS = ("tcp", "tcps", "udp", "pty", "serial")
@@ -54,7 +55,7 @@ class Wiring:
     """Gives each device its wire, called with its name; for who listens, each with its own port.
 
     listening: the other side dials. broker: what `mqtt_wire.Broker` takes beside host, port and TLS. clients:
-    so many share the terminals of a broker; 0: each has its own.
+    so many share the terminals of a broker; 0: each has its own. pushes: told of what the broker has taken.
     """
 
     channel: Channel
@@ -64,6 +65,7 @@ class Wiring:
     clients: int = 0
     messages: Messages | None = None
     tell: Callable[[str, dict[str, object]], None] = lambda name, what: None
+    pushes: Pushes = nowhere
 
     def __post_init__(self) -> None:
         """WiringError."""
@@ -121,7 +123,7 @@ class Wiring:
                 options.setdefault(place, f"{channel.topic}/{{terminal}}/{place}")
         broker = Broker(channel.host, channel.port, tls=self._context, **options)
         if not self.clients:
-            return MqttWire(MqttClient(broker, name, counts, mail, alone=True), name)
+            return MqttWire(MqttClient(broker, name, counts, mail, alone=True, pushes=self.pushes), name)
         if len(self._shared) < self.clients:
-            self._shared.append(MqttClient(broker, name, counts, mail, alone=False))
+            self._shared.append(MqttClient(broker, name, counts, mail, alone=False, pushes=self.pushes))
         return MqttWire(self._shared[number % self.clients], name)

@@ -1,4 +1,5 @@
-"""The nightly schedule: collects by itself after each midnight of Shanghai, in one process at a time.
+"""The nightly schedule: collects by itself after each midnight of Shanghai, in each process for its own
+terminals, and in one of them, by a lease, for those that are nowhere.
 
 It remembers nothing that matters: what is missing is plan minus rows, so a restart only looks again.
 """
@@ -27,7 +28,7 @@ from gateway.storage.database import Database
 log = structlog.get_logger()
 
 SLICE_SECONDS: Final = 60.0
-"""Between two looks at clock and lease while waiting: a set clock or a lost lease is noticed so soon."""
+"""Between two looks at the clock while waiting, and at the lease: a set clock is noticed so soon."""
 
 RETRY_SECONDS: Final = 15.0
 """After the database was away."""
@@ -50,7 +51,7 @@ LATECOMER_TIMES: Final = 3
 
 
 class Lease(Protocol):
-    """The right to be the one process that collects by schedule."""
+    """The right to be the one process whose schedule is for all terminals."""
 
     async def renew(self) -> None:
         """StorageError where it is lost."""
@@ -82,6 +83,8 @@ class Schedule:
         settings: CollectionSettings,
     ) -> None:
         self._collector = collector
+        self._registry = registry
+        self._leads = False
         self._database = database
         self._clock = clock
         self._settings = settings
@@ -94,47 +97,51 @@ class Schedule:
         registry.on_login(self._logged_in)
 
     async def run(self) -> None:
-        """Until cancelled. A database that is away, or a lease that another process holds, is waited for."""
-        while True:
-            try:
-                async with self._take_lease() as lease:
-                    log.info("the schedule runs here")
-                    await self._hold(lease)
-            except StorageError as error:
-                log.warning("the schedule waits", error=str(error))
-            await self._clock.sleep(RETRY_SECONDS)
+        """Until cancelled. A database that is away is waited for. Without the lease, the terminals that are
+        logged in here are asked, and those only: who holds it asks for all others, and says who is absent."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_lease(), name="lease of the schedule")
+            tasks.create_task(self._take_latecomers(), name="latecomers")
+            tasks.create_task(self._passes(), name="passes")
 
     def _take_lease(self) -> AbstractAsyncContextManager[Lease]:
         return leases.lease(self._database, "schedule", self._clock.sleep)
 
-    async def _hold(self, lease: Lease) -> None:
-        """Passes and latecomers for as long as the lease is ours. StorageError where it is lost."""
-        latecomers = asyncio.create_task(self._take_latecomers(), name="latecomers")
-        try:
-            now = self._clock.now()
-            at = self._next(now)
-            soon = now + timedelta(seconds=START_SECONDS)
-            if now >= first_pass(now, self._settings.passes) and business_day(soon) == business_day(now):
-                at = min(at, soon)
-            while True:
-                await self._until(at, lease, latecomers)
-                self._no_pass.clear()
-                try:
-                    complete = await self._pass(self._next(at))
-                finally:
-                    self._no_pass.set()
-                    self._taken_up.clear()
-                at = self._after(at, complete)
-        finally:
-            latecomers.cancel()
-            await asyncio.gather(latecomers, return_exceptions=True)
+    async def _keep_lease(self) -> None:
+        while True:
+            try:
+                async with self._take_lease() as lease:
+                    log.info("the schedule for terminals that are nowhere runs here")
+                    self._leads = True
+                    while True:
+                        await self._clock.sleep(SLICE_SECONDS)
+                        await lease.renew()
+            except StorageError as error:
+                log.warning("the schedule asks the terminals that are here only", error=str(error))
+            finally:
+                self._leads = False
+            await self._clock.sleep(RETRY_SECONDS)
 
-    async def _until(self, at: datetime, lease: Lease, latecomers: asyncio.Task[None]) -> None:
+    async def _passes(self) -> None:
+        now = self._clock.now()
+        at = self._next(now)
+        soon = now + timedelta(seconds=START_SECONDS)
+        if now >= first_pass(now, self._settings.passes) and business_day(soon) == business_day(now):
+            at = min(at, soon)
+        while True:
+            await self._until(at)
+            if self._leads:
+                self._no_pass.clear()
+            try:
+                complete = await self._pass(self._next(at))
+            finally:
+                self._no_pass.set()
+                self._taken_up.clear()
+            at = self._after(at, complete)
+
+    async def _until(self, at: datetime) -> None:
         while (left := (at - self._clock.now()).total_seconds()) > 0:
             await self._clock.sleep(min(left, SLICE_SECONDS))
-            if latecomers.done():
-                latecomers.result()  # it never ends but by an error, which must be seen
-            await lease.renew()
 
     def _next(self, after: datetime) -> datetime:
         return next_pass(after, self._settings.passes, self._every)
@@ -150,26 +157,31 @@ class Schedule:
         return following
 
     async def _pass(self, following: datetime) -> bool:
-        """Collect the gaps until all is there or the following pass is due; True if nothing is missing."""
+        """Collect the gaps until all is there or the following pass is due; True if nothing is missing
+        anywhere."""
         while True:
             longest = max((following - self._clock.now()).total_seconds(), SHORTEST_PASS_SECONDS)
             try:
-                came_to = await self._collect(None, longest)
+                here = None if self._leads else self._here()
+                came_to = await self._collect("pass of the schedule ended", here, longest)
             except LingdianError as error:  # the database, as a rule: the pass is tried again, not left out
                 log.error("a pass of the schedule failed", error=str(error))
                 await self._clock.sleep(RETRY_SECONDS)
                 if self._clock.now() >= following:
                     return False
             else:
-                return came_to.missing == 0
+                return here is None and came_to.missing == 0
 
-    async def _collect(self, terminals: Collection[str] | None, longest: float) -> Summary:
+    def _here(self) -> list[str]:
+        return [session.address for session in self._registry.sessions()]
+
+    async def _collect(self, done: str, terminals: Collection[str] | None, longest: float) -> Summary:
         wanted = days(business_day(self._clock.now()), self._settings.days_back)
         came_to = await self._collector.collect(
             wanted, terminals=terminals, direct=nightly(self._settings, longest)
         )
         log.info(
-            "pass of the schedule ended" if terminals is None else "latecomers collected",
+            done,
             terminals=None if terminals is None else len(terminals),
             due=came_to.due,
             missing=came_to.missing,
@@ -191,7 +203,7 @@ class Schedule:
             while True:
                 await self._somebody.wait()
                 await self._clock.sleep(LATECOMERS_GATHER_SECONDS)
-                await self._no_pass.wait()  # a pass takes up logins by itself; bounded by the next pass
+                await self._no_pass.wait()  # a pass for all takes up logins by itself; bounded by the next
                 await room.acquire()
                 self._somebody.clear()
                 chosen, self._logins = self._logins, set()
@@ -206,7 +218,7 @@ class Schedule:
     async def _take_batch(self, chosen: set[str], following: datetime, room: asyncio.Semaphore) -> None:
         try:
             longest = (following - self._clock.now()).total_seconds()
-            await self._collect(chosen, max(longest, SHORTEST_PASS_SECONDS))
+            await self._collect("latecomers collected", chosen, max(longest, SHORTEST_PASS_SECONDS))
         except LingdianError as error:
             log.warning("latecomers not collected; the next pass has them", error=str(error))
         finally:

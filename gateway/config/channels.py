@@ -114,6 +114,9 @@ class BrokerSettings(Section):
     """stands for `{gateway}` in topics"""
     group: str | None = None
     """several gateways take turns at the `shared` topics, and each hears its own terminals on the others"""
+    lease_seconds: float = Field(default=15.0, ge=1, le=600)
+    """a gateway of the group that has said nothing to the database for so long is gone: another one takes its
+    terminals over"""
     up: tuple[str, ...] = ("lingdian/{terminal}/up",)
     down: str = "lingdian/{terminal}/down"
     status: str | None = "lingdian/{terminal}/will"

@@ -1,13 +1,14 @@
 """Leases: work that only one process at a time may do, held by a connection of its own.
 
-The lease ends with its connection, so a process that dies leaves none behind.
+The lease ends with its connection, so a process that dies leaves none behind. Where it `lasts`, the server
+ends it also for a holder that hangs, or whose machine is gone.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import AsyncConnection
@@ -19,6 +20,7 @@ from gateway.storage.database import (
     Connection,
     Database,
     connection_arguments,
+    cut_after,
     first_line,
     queries,
 )
@@ -55,19 +57,64 @@ async def lease(
 
     `sleep` waits between two tries. StorageError where the database is away.
     """
-    arguments = connection_arguments(CONNECT_SECONDS, STATEMENT_SECONDS)
-    try:
-        connection: Connection = await AsyncConnection.connect(
-            database.conninfo, autocommit=True, **arguments
-        )
-    except psycopg.Error as error:
-        raise StorageError(
-            f"no lease can be had: the database is away ({first_line(error)}); try again later"
-        ) from error
+    connection = await _connect(database)
     async with connection:
         while not await _try(connection, name):
             await sleep(POLL_SECONDS)
         yield Lease(name, connection)
+
+
+class Leases:
+    """Several leases over one connection: all of them end when nothing is asked for `lasts` seconds."""
+
+    def __init__(self, connection: Connection, lasts: float) -> None:
+        self._connection = connection
+        self._lasts = lasts
+
+    async def take(self, name: str) -> bool:
+        """Take one that is not held here yet; False where another process holds it. StorageError: whatever
+        was held may be lost."""
+        with cut_after(self._lasts) as patience:
+            patience.begin(self._connection)
+            return await _try(self._connection, name)
+
+    async def give(self, name: str) -> None:
+        """Let one go that is held here. StorageError."""
+        await self._ask("give_lease", (_KEY_SPACE, name))
+
+    async def renew(self) -> None:
+        """Hold on to all of them. StorageError where they are lost: stop working."""
+        await self._ask("still_connected", ())
+
+    async def _ask(self, query: str, arguments: tuple[Any, ...]) -> None:
+        try:
+            with cut_after(self._lasts) as patience:
+                patience.begin(self._connection)
+                await self._connection.execute(queries("leases")[query], arguments)
+        except psycopg.Error as error:
+            raise StorageError(f"leases are lost ({first_line(error)}); they are taken again") from error
+
+
+@asynccontextmanager
+async def leases(database: Database, lasts: float) -> AsyncIterator[Leases]:
+    """None yet; `lasts`: seconds, within which each is to be renewed. StorageError where the database is
+    away."""
+    connection = await _connect(database, f" -c idle_session_timeout={max(1, round(lasts * 1000))}")
+    try:
+        yield Leases(connection, lasts)
+    finally:
+        await connection.close()
+
+
+async def _connect(database: Database, options: str = "") -> Connection:
+    arguments = connection_arguments(CONNECT_SECONDS, STATEMENT_SECONDS)
+    arguments["options"] += options
+    try:
+        return await AsyncConnection.connect(database.conninfo, autocommit=True, **arguments)
+    except psycopg.Error as error:
+        raise StorageError(
+            f"no lease can be had: the database is away ({first_line(error)}); try again later"
+        ) from error
 
 
 async def _try(connection: Connection, name: str) -> bool:

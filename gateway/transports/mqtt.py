@@ -12,6 +12,7 @@ import contextlib
 import random
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from dataclasses import replace
 from typing import Any, Final
 
 import structlog
@@ -65,6 +66,8 @@ class MqttTerminals:
         self._again: asyncio.TimerHandle | None = None
         self._subscribed = self._closing = False
         self._renew = asyncio.Event()
+        self._may_connect = asyncio.Event()
+        self._may_connect.set()
         self._running: asyncio.Task[None] | None = None
 
     @property
@@ -77,22 +80,39 @@ class MqttTerminals:
         """Links that stand or are being wound up."""
         return len(self._tasks)
 
+    @property
+    def identifier(self) -> str:
+        """Who we are at the broker."""
+        return self.settings.broker.identifier
+
+    @property
+    def place(self) -> str:
+        """The broker."""
+        return f"{self.settings.broker.host}:{self.settings.broker.port}"
+
     # which terminals
 
-    async def own(self, terminal: str) -> None:
-        """With a group: hear this terminal from now on, and after each reconnection. Idempotent.
+    async def own(self, *terminals: str) -> None:
+        """With a group: hear these terminals from now on, and after each reconnection. Idempotent.
 
         Raises ConfigurationError where the broker's access control refuses. A terminal that logs in by a
         shared topic is owned as long as its link stands without this.
         """
-        if not TERMINAL.fullmatch(terminal):
-            raise ConfigurationError(f"MQTT terminal {terminal!r}: letters, digits and . _ - only")
-        if self.settings.group is None or terminal in self._owned:
+        for terminal in terminals:
+            if not TERMINAL.fullmatch(terminal):
+                raise ConfigurationError(f"MQTT terminal {terminal!r}: letters, digits and . _ - only")
+        if self.settings.group is None:
             return
-        self._owned.add(terminal)
+        new = [one for one in terminals if one not in self._owned]
+        self._owned.update(new)
         if self.connection is not None:
+            topics = [topic for one in new for topic in self.map.of(one)]
             with contextlib.suppress(BrokerLost):  # the next connection begins with it
-                _all_granted(await self.connection.subscribe(self.map.of(terminal)))
+                _all_granted(await self.connection.subscribe(topics))
+
+    def owns(self, terminal: str) -> bool:
+        """With a group: is this terminal heard here?"""
+        return terminal in self._owned
 
     async def disown(self, terminal: str) -> None:
         """Another gateway has it: do not hear it any more, and end its link. Idempotent."""
@@ -102,6 +122,24 @@ class MqttTerminals:
         if (link := self._links.get(terminal)) is not None:
             link.over()
         await self._unsubscribe(terminal)
+
+    async def forget(self, identifier: str) -> None:
+        """Have the broker forget what it keeps for another gateway, which is gone: its subscriptions, its
+        turns at logins, and what waits for it. Raises BrokerLost."""
+        broker = replace(self.settings.broker, identifier=identifier, remembered_s=0)
+        connection = Connection(broker, self._tls, lambda incoming: None)
+        try:
+            await connection.open()
+        finally:
+            await connection.close()
+
+    def hold_back(self) -> None:
+        """Make no new connection until `go_on`; one that stands is kept."""
+        self._may_connect.clear()
+
+    def go_on(self) -> None:
+        """Our identifier is ours: connect, now and whenever that is needed."""
+        self._may_connect.set()
 
     def _filters(self) -> list[str]:
         group = self.settings.group
@@ -249,7 +287,13 @@ class MqttTerminals:
 
     def name(self, terminal: str) -> str:
         """See `Terminals`."""
-        return f"mqtt://{self._name}/{terminal}"
+        return f"mqtt://{self.place}/{terminal}"
+
+    def login_name(self, terminal: str) -> str:
+        """See `Terminals`."""
+        if self.settings.group is None:
+            return self.name(terminal)
+        return f"mqtt://{self.identifier}@{self.place}/{terminal}"
 
     def message(self, terminal: str, frame: bytes) -> tuple[str, bytes]:
         """See `Terminals`."""
@@ -305,6 +349,7 @@ class MqttTerminals:
         loop = asyncio.get_running_loop()
         tries, last_up, why = 0, loop.time(), ""
         while True:
+            await self._may_connect.wait()
             connection = Connection(self.settings.broker, self._tls, self._take)
             self.window.new_connection()
             self._renew.clear()
@@ -318,13 +363,13 @@ class MqttTerminals:
                 refused = await connection.subscribe(self._filters())
                 if refused:
                     log.error("MQTT broker refuses subscriptions: see its access control", topics=refused[:5])
-                log.info("MQTT broker connected", broker=self._name, remembered=connection.remembered)
+                log.info("MQTT broker connected", broker=self.place, remembered=connection.remembered)
                 why, self._subscribed = "", True
                 renewed = await self._until_lost(connection)
             except BrokerLost as error:
                 if why != str(error):
                     why = str(error)
-                    log.warning("MQTT broker cannot be had; trying again", broker=self._name, why=why)
+                    log.warning("MQTT broker cannot be had; trying again", broker=self.place, why=why)
             finally:
                 if self.connection is not None:
                     last_up = loop.time()
@@ -346,18 +391,14 @@ class MqttTerminals:
         try:
             await asyncio.wait([lost, renew], return_when=asyncio.FIRST_COMPLETED)
             if not lost.done():
-                log.info("MQTT broker is asked again for messages that no session settled", broker=self._name)
+                log.info("MQTT broker is asked again for messages that no session settled", broker=self.place)
                 return True
-            log.warning("MQTT broker lost", broker=self._name)
+            log.warning("MQTT broker lost", broker=self.place)
             return False
         finally:
             for task in (lost, renew):
                 task.cancel()
             await asyncio.gather(lost, renew, return_exceptions=True)
-
-    @property
-    def _name(self) -> str:
-        return f"{self.settings.broker.host}:{self.settings.broker.port}"
 
     def _is_now(self, connection: Connection | None) -> None:
         self.connection = connection
@@ -367,7 +408,7 @@ class MqttTerminals:
 
     def start(self) -> None:
         """Begin to `run`."""
-        self._running = asyncio.get_running_loop().create_task(self.run(), name=f"mqtt {self._name}")
+        self._running = asyncio.get_running_loop().create_task(self.run(), name=f"mqtt {self.place}")
 
     async def close(self) -> None:
         """Take no more messages, end all links, and wait for what runs on them. What is unsettled comes again

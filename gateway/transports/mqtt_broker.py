@@ -116,7 +116,8 @@ class Broker:
     connect_timeout_s: float = 5.0
     write_deadline_s: float = 20.0
     remembered_s: int = 86_400
-    """how long the broker keeps our session while we are away (MQTT 5; in 3.1.1 its own setting)"""
+    """how long the broker keeps our session while we are away (MQTT 5; in 3.1.1 its own setting); 0: it also
+    forgets what it has kept"""
     unacknowledged: int = 4_096
     """messages that may be unsettled at once (MQTT 5 Receive Maximum); at most 65,535"""
     in_flight: int = 1_024
@@ -181,8 +182,8 @@ class Connection:
             protocol=aiomqtt.ProtocolVersion.V5 if five else aiomqtt.ProtocolVersion.V311,
             username=broker.user,
             password=broker.password,
-            clean_session=None if five else False,
-            clean_start=False if five else paho.MQTT_CLEAN_START_FIRST_ONLY,
+            clean_session=None if five else not broker.remembered_s,
+            clean_start=not broker.remembered_s if five else paho.MQTT_CLEAN_START_FIRST_ONLY,
             properties=properties,
             keepalive=broker.keepalive_s,
             timeout=broker.connect_timeout_s,

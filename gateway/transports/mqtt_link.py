@@ -48,6 +48,10 @@ class Terminals(Protocol):
         """Broker and terminal, for logs."""
         ...
 
+    def login_name(self, terminal: str) -> str:
+        """The same, and in a group by which gateway of it: so the owner of a terminal is written down."""
+        ...
+
     def message(self, terminal: str, frame: bytes) -> tuple[str, bytes]:
         """Topic and payload that take a frame down."""
         ...
@@ -79,7 +83,7 @@ class MqttLink:
         self.terminal = terminal
         """by its topic: what its frames say is not known here"""
         self.only_for = frozenset((terminal.lower(),)) if ADDRESS.fullmatch(terminal) else None
-        self.peer = self.source = terminals.name(terminal)
+        self.peer, self.source = terminals.login_name(terminal), terminals.name(terminal)
         self.unsettled = 0
         """messages given to this link and not settled"""
         self.owned = False

@@ -40,6 +40,10 @@ class MqttSettings:
         for name in (self.gateway, *([self.group] if self.group is not None else [])):
             if not TERMINAL.fullmatch(name):
                 raise ConfigurationError(f"MQTT gateway or group {name!r}: letters, digits and . _ - only")
+        if self.group is not None and not TERMINAL.fullmatch(self.broker.identifier):
+            raise ConfigurationError(
+                f"MQTT identifier {self.broker.identifier!r} in a group: letters, digits and . _ - only"
+            )
         if not 2 <= self.broker.unacknowledged <= 65_535 or self.expiry_s < 1:
             raise ConfigurationError("MQTT: unacknowledged is 2 to 65535, expiry_s at least 1")
         if not 1 <= self.held_messages <= self.broker.unacknowledged // 2:

@@ -22,6 +22,7 @@ from simulator.clock import seconds
 from simulator.district import District, TerminalPlan
 from simulator.faults import Faults, TerminalFaults, deal
 from simulator.line import Ending, Line
+from simulator.pushes import Pushes, nowhere
 from simulator.store import Naming
 from simulator.terminal import State, Terminal
 
@@ -46,6 +47,7 @@ class Bench:
         naming: Naming = "ended_day",
         confirms: bool = True,
         making: Making | None = None,
+        pushes: Pushes = nowhere,
     ) -> None:
         self.plan = plan
         self.now = now
@@ -67,6 +69,7 @@ class Bench:
             heartbeat=heartbeat,
             naming=naming,
             making=making,
+            pushes=pushes,
         )
         self.line = Line(self.terminal, now, faults, mine, self.counts)
         self.master = Master(reply_timeout=10.0)
@@ -148,7 +151,13 @@ class Bench:
 
 
 def bench_with(
-    faults: Faults, *, terminals: int = 1, meters: int = 60, number: int = 0, heartbeat: float = 60.0
+    faults: Faults,
+    *,
+    terminals: int = 1,
+    meters: int = 60,
+    number: int = 0,
+    heartbeat: float = 60.0,
+    pushes: Pushes = nowhere,
 ) -> Bench:
     """The bench of one of a district's devices (impostors come last) under the faults dealt to it."""
     district = District(
@@ -160,7 +169,7 @@ def bench_with(
         clashes=faults.clash.count if faults.clash else 0,
     )
     plan, mine = deal(faults, district)[number]
-    return Bench(plan, faults=faults, mine=mine, heartbeat=heartbeat)
+    return Bench(plan, faults=faults, mine=mine, heartbeat=heartbeat, pushes=pushes)
 
 
 __all__ = [

@@ -27,11 +27,13 @@ from simulator.faults import (
     Fraction,
     NotReady,
     Pace,
+    Push,
     deal,
     from_table,
     load,
 )
 from simulator.line import Ending
+from simulator.pushes import Pushed
 from simulator.terminal import PUSH_REPEAT, State
 from tests.simulator.bench import (
     DAY,
@@ -64,7 +66,7 @@ EVERYTHING = {
     "late": {"count": 10},
     "absent": {"count": 1, "seconds": 60},
     "clash": {"count": 1},
-    "push": {"count": 2},
+    "push": {"count": 2, "trusting": 1, "points": 4, "after": 1, "again": 5, "pause": 1},
     "missed_freeze": {"count": 1},
     "events": {"count": 12, "least": 1, "most": 20, "reported": 0.5},
     "carrier": {"least": 2, "most": 20, "loss": 0.05, "twice": 0.01},
@@ -187,7 +189,7 @@ def test_faults_are_dealt_out_the_same_every_time_and_as_many_as_wanted() -> Non
 
 
 def test_more_faults_than_terminals_are_dealt_round_and_round() -> None:
-    faults = Faults(cut=Count(3), late=Count(4), push=Count(9), vanish=CountBetween(5))
+    faults = Faults(cut=Count(3), late=Count(4), push=Push(9), vanish=CountBetween(5))
     dealt = deal(faults, District(7, 2, 20, DAY))
     mine = [its for _, its in dealt]
     assert sum(len(its.late_answers) for its in mine) == 4
@@ -377,7 +379,7 @@ def test_an_impostor_logs_in_with_the_same_address_and_other_meters() -> None:
 
 
 def test_tasks_are_pushed_again_until_they_are_confirmed() -> None:
-    bench = bench_with(Faults(push=Count(1)))
+    bench = bench_with(Faults(push=Push(1)))
     bench.log_in()
     bench.confirms = False
     bench.run(2.5 * PUSH_REPEAT)
@@ -394,6 +396,35 @@ def test_tasks_are_pushed_again_until_they_are_confirmed() -> None:
             pushed |= {row[0]: row[4] for row in midnight.rows(event.frame)[0]}
     assert pushed == {meter.pn: truth(meter) for meter in single(bench)}
     assert bench.counts["push"] == bench.counts["push_confirmed"] > 1
+
+
+def test_trusting_terminals_push_once_and_ask_for_no_confirm() -> None:
+    told: list[Pushed] = []
+    bench = bench_with(Faults(push=Push(1, trusting=1, points=2, after=1, pause=0.5)), pushes=told.append)
+    bench.log_in()
+    bench.run(60)
+    meters = [meter.number for meter in single(bench)]
+    assert [number for one in told for number in one.meters] == meters
+    assert {(one.what, len(one.meters)) for one in told[:-1]} == {("sent", 2)}
+    heard = [event for event in bench.heard if isinstance(event, Spontaneous)]
+    frames = [event.frame for event in heard if event.frame.afn == 0x0D]
+    assert len(frames) == len(told)
+    assert not any(frame.con for frame in frames)
+
+
+def test_it_is_told_what_was_pushed_and_what_of_it_was_confirmed() -> None:
+    told: list[Pushed] = []
+    bench = bench_with(Faults(push=Push(1, points=5)), pushes=told.append)
+    bench.log_in()
+    bench.confirms = False
+    bench.run(2.5 * PUSH_REPEAT)
+    assert [one.what for one in told] == ["sent"]
+    bench.confirms = True
+    bench.run(2 * PUSH_REPEAT)
+    assert [one.what for one in told] == ["sent", "confirmed"] * (len(told) // 2)
+    assert all(sent.frame == confirmed.frame for sent, confirmed in zip(told[::2], told[1::2], strict=True))
+    meters = [meter.number for meter in single(bench)]
+    assert [number for one in told[1::2] for number in one.meters] == meters
 
 
 def test_meters_that_missed_midnights_count_their_freezes_otherwise() -> None:

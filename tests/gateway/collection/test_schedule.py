@@ -7,7 +7,7 @@ import heapq
 import itertools
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import cast
@@ -166,12 +166,14 @@ class Bench:
 
     start: datetime
     settings: dict[str, object] = field(default_factory=dict)
+    of: Bench | None = None
+    """of another process, with the same clock and the same lease"""
 
     def __post_init__(self) -> None:
-        self.clock = stepped(self.start)
+        self.clock: SteppedClock = stepped(self.start) if self.of is None else self.of.clock
         self.registry = Registry()
         self.collector = FakeCollector(self.clock)
-        self.lease = FakeLease()
+        self.lease: FakeLease = FakeLease() if self.of is None else self.of.lease
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[LeasedSchedule]:
@@ -254,26 +256,49 @@ async def test_after_a_start_in_the_day_the_first_pass_waits_for_redials_only() 
     assert bench.collector.times() == [(24, time(10, 7)), (24, time(10, 30)), (24, time(11, 30))]
 
 
-async def test_only_one_of_two_processes_passes_and_the_other_takes_over() -> None:
-    bench = Bench(at(24, 0))
-    async with bench.running():
-        async with bench.running():
-            await bench.clock.run_until(at(24, 3))
-            assert len(bench.collector.calls) == 1
-        await bench.clock.run_until(at(24, 7))
-    assert bench.collector.times()[0] == (24, time(1, 30))
-    assert (24, time(6, 30)) in bench.collector.times()
+async def test_one_of_two_processes_passes_for_all_and_the_other_for_those_that_are_there() -> None:
+    first = Bench(at(24, 0))
+    second = Bench(at(24, 0), of=first)
+    second.collector.takes = 3600.0
+    async with first.running():
+        await first.clock.run_until(at(24, 0, 1))
+        async with second.running():
+            second.login(7)
+            await first.clock.run_until(at(24, 1, 40))
+            second.login(8)  # it was another's, which has died
+            await first.clock.run_until(at(24, 1, 45))
+            assert [call.terminals for call in first.collector.calls] == [None]
+            assert [call.terminals for call in second.collector.calls] == [
+                frozenset({"02000007"}), frozenset({"02000008"}),
+            ]  # fmt: skip
 
 
-async def test_a_lost_lease_stops_the_work_until_it_is_held_again() -> None:
+async def test_when_the_process_that_passes_for_all_ends_another_does() -> None:
+    first = Bench(at(24, 0))
+    second = Bench(at(24, 0), of=first)
+    second.collector.usually = Summary(due=10, collected=10)  # of its own terminals: that is not all
+    async with AsyncExitStack() as leads:
+        await leads.enter_async_context(first.running())
+        await first.clock.run_until(at(24, 0, 1))
+        async with second.running():
+            await first.clock.run_until(at(24, 3))
+            await leads.aclose()
+            second.collector.usually = first.collector.usually
+            await first.clock.run_until(at(24, 7))
+    calls = [*first.collector.calls, *second.collector.calls]
+    assert [call.at.hour for call in calls if call.terminals is None] == [1, 4, 6]
+
+
+async def test_a_lost_lease_leaves_those_that_are_there_until_it_is_held_again() -> None:
     bench = Bench(at(24, 0))
     async with bench.running() as schedule:
-        await bench.clock.run_until(at(24, 1))
+        await bench.clock.run_until(at(24, 1, 29))
         bench.lease.lost.add(schedule)
-        await bench.clock.run_until(at(24, 1, 3))
+        bench.lease.away = 20
+        await bench.clock.run_until(at(24, 5))
         assert not bench.lease.lost
-        await bench.clock.run_until(at(24, 2))
-    assert bench.collector.times() == [(24, time(1, 30))]
+    named = [call.terminals for call in bench.collector.calls]
+    assert named == [frozenset(), None]
 
 
 async def test_latecomers_are_asked_at_their_login_together() -> None:
