@@ -4,9 +4,15 @@ from __future__ import annotations
 
 import sys
 
-from benchmarks import decode, night, relay, sweep
+from benchmarks import decode, night, relay, sweep, terminals
 
-PARTS = {"decode": decode.run, "sweep": sweep.run, "night": night.run, "relay": relay.run}
+PARTS = {
+    "decode": decode.run,
+    "sweep": sweep.run,
+    "night": night.run,
+    "relay": relay.run,
+    "terminals": terminals.run,
+}
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -27,6 +28,10 @@ LOGIN, LOGOUT, HEARTBEAT = 1, 2, 3
 
 DAMAGE_BEFORE_LOGIN: Final = 8_192
 """Bytes of rubbish from a peer that has not said who it is; a terminal begins with its login."""
+
+LOGIN_SPREAD: Final = 0.25
+"""By how much of the login deadline peers may stay longer, each by another part of it: thousands that dialled
+in the same moment would else be closed, and dial again, in the same moment, and the terminals would wait."""
 
 EARLY_FRAMES: Final = 8
 """Frames held while the assets of a terminal that just logged in are looked up."""
@@ -94,6 +99,7 @@ class Peer:
         self._clock = clock
         self._metrics = metrics
         self._since = clock.monotonic()
+        self._login_deadline_s = settings.login_deadline_s * random.uniform(1.0, 1.0 + LOGIN_SPREAD)
         self._listen_until: float | None = None
         self._sent_before_takeover = 0
         self._rubbish = 0
@@ -138,7 +144,7 @@ class Peer:
         if self._listen_until is not None:
             return self._listen_until
         if self.address is None:
-            return self._since + self._settings.login_deadline_s
+            return self._since + self._login_deadline_s
         silence = self._settings.heartbeat_s * self._settings.missed_heartbeats
         return self.conversation.last_frame + silence
 
@@ -180,7 +186,8 @@ class Peer:
 
     def damaged(self, damage: Damaged) -> None:
         """See `Owner`."""
-        self._host.keep_raw(self, f"damaged: {damage.reason}", damage.raw)
+        if self.address is not None or not self._rubbish:  # of a stranger's rubbish the beginning is enough
+            self._host.keep_raw(self, f"damaged: {damage.reason}", damage.raw)
         if self.address is None:
             self._rubbish += len(damage.raw)
             if self._rubbish > DAMAGE_BEFORE_LOGIN:

@@ -7,7 +7,6 @@ file, and by the link itself.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 from gateway.transports.link import Settle, settled
@@ -54,7 +53,7 @@ class Receipts:
     def __init__(self) -> None:
         self.ended = False
         """the link has: nothing is settled any more"""
-        self.open: deque[Receipt] = deque()
+        self.open: list[Receipt] = []
 
     def came(self, size: int, settle: Settle) -> None:
         """So many bytes have been read."""
@@ -72,5 +71,6 @@ class Receipts:
         while kept < len(self.open) and held > 0:
             kept += 1
             held -= self.open[-kept].size
-        over = [self.open.popleft() for _ in range(len(self.open) - kept)]
+        over = self.open[: len(self.open) - kept]
+        del self.open[: len(over)]
         await finish(over)

@@ -41,6 +41,10 @@ TOUCH_S: Final = 300.0
 ADMIT_RETRY_S: Final = (1.0, 2.0, 5.0, 15.0, 30.0)
 """Waits between tries to look a terminal up while the database is away; the last one again and again."""
 
+ADMITTED_AT_ONCE: Final = 4
+"""Half of the connections to the database, as a rule. When thousands log in together, all of them waiting for
+one would cost more memory than their sessions, and everybody else would wait behind them in vain."""
+
 LOOK_AGAIN_S: Final = 60.0
 """How often the assets are asked again for a terminal that was not in them, at its heartbeats."""
 
@@ -79,6 +83,7 @@ class Registry:
         self._watches: dict[str, ClockWatch] = {}
         self._admissions: dict[str, asyncio.Task[None]] = {}
         self._looked_at: dict[str, float] = {}
+        self._admitting = asyncio.Semaphore(ADMITTED_AT_ONCE)
         self._callbacks: list[Callable[[TerminalSession], None]] = []
         self._tending: asyncio.Task[None] | None = None
         self._confirmers = {form: Master(confirm_form=form) for form in ("F1", "F3")}
@@ -226,7 +231,9 @@ class Registry:
         tries = 0
         while self._owners.get(address) is peer:
             try:
-                await self._open(peer, address)
+                async with self._admitting:
+                    if self._owners.get(address) is peer:  # it may have gone while it waited
+                        await self._open(peer, address)
                 return
             except StorageError as error:
                 log.warning("login waits for the database", terminal=address, why=str(error))
@@ -248,6 +255,7 @@ class Registry:
         if self._owners.get(address) is not peer:
             return
         peer.unregistered = False
+        profile = assets.profile  # the assets of the login are not kept: they may be read again
         session = TerminalSession(
             assets,
             generation,
@@ -255,7 +263,7 @@ class Registry:
             self._parts,
             self._watches.setdefault(address, ClockWatch()),
             self.contested,
-            lambda frame: self.confirm(frame, assets.profile),
+            lambda frame: self.confirm(frame, profile),
             took_over=peer.took_over,
         )
         peer.session = self._sessions[address] = session

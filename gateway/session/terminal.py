@@ -189,8 +189,16 @@ class TerminalSession:
         task = self._learning
         if task is None or (task.done() and not self.learned):
             task = self._learning = asyncio.get_running_loop().create_task(learning.learn(self))
-            task.add_done_callback(_seen)
+            task.add_done_callback(self._learned)
         return task
+
+    def _learned(self, task: asyncio.Task[None]) -> None:
+        """A lost link ends learning; whoever waits for it is told. What is over is not kept: there are tens
+        of thousands of sessions."""
+        if not task.cancelled():
+            task.exception()
+        if self.learned:
+            self._learning = None
 
     async def ready(self) -> None:
         """Wait until the terminal's versions, clock and archive are known, asking for them if need be.
@@ -198,7 +206,8 @@ class TerminalSession:
         Returns as well when it stays silent about them: then what it says is compared with what is known."""
         if not self.alive:
             raise LinkClosed(f"terminal {self.address} is gone")
-        await asyncio.shield(self.learn_later())
+        if self._learning is not None or not self.learned:
+            await asyncio.shield(self.learn_later())
 
     # asking
 
@@ -399,12 +408,6 @@ class TerminalSession:
         if self._clock_alarmed:
             self._clock_alarmed = False
             self.parts.metrics.clocks_off.dec()
-
-
-def _seen(task: asyncio.Task[None]) -> None:
-    """A lost link ends learning; whoever waits for it is told."""
-    if not task.cancelled():
-        task.exception()
 
 
 def _failure(due: Due, reason: Reason, detail: str = "") -> Failure:

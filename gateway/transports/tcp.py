@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import fcntl
 import os
+import resource
 import socket
 import struct
 import termios
@@ -46,6 +47,9 @@ KEEPALIVE_INTERVAL_S: Final = 30
 KEEPALIVE_PROBES: Final = 4
 """A dead path without traffic is found in four minutes, even where heartbeats are 15 minutes apart; more
 often would cost mobile traffic."""
+
+OTHER_DESCRIPTORS: Final = 1_000
+"""Beside the connections: database, HTTP, files, and peers that are just being refused."""
 
 SIOCOUTQNSD: Final = 0x894B
 """Asks Linux how many bytes of a socket have not been sent at all, the peer's window being shut or the path
@@ -349,6 +353,15 @@ class Listener:
             await self._server.wait_closed()
 
 
+def _have_descriptors(wanted: int) -> None:
+    """Raise this process's limit of open files to `wanted`, or as far as it may: commonly it begins at 1,024,
+    and the next terminal would be refused by the kernel."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+
+
 async def listen(
     host: str,
     port: int,
@@ -362,6 +375,7 @@ async def listen(
     """
     loop = asyncio.get_running_loop()
     listener = Listener(on_link, limits or TcpLimits(), metrics)
+    _have_descriptors(listener._limits.connections + OTHER_DESCRIPTORS)
     found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     family, kind, protocol, _, address = found[0]
     sock = socket.socket(family, kind, protocol)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 from protocols.q_gdw376.frame import Frame
 from protocols.q_gdw376.messages import Request, Unit, UnitConfirm, encode_unit
@@ -165,6 +166,7 @@ class Reader:
             self._heard_at = now
 
 
+@lru_cache(maxsize=256)  # a fleet's heartbeats are all confirmed by the same bytes
 def confirm_body(afn: int, results: tuple[tuple[int, int, int], ...]) -> bytes:
     return encode_unit(CONFIRM, CONFIRM_UNITS, 0, UnitConfirm(afn, results))
 

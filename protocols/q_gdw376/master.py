@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -118,7 +117,7 @@ class Master:
         self._ec: tuple[int, int] | None = None
         self._ec_of = ""
         self._exchange: _Exchange | None = None
-        self._events: deque[MasterEvent] = deque()
+        self._events: list[MasterEvent] = []
         self._outbox = bytearray()
 
     @property
@@ -246,7 +245,7 @@ class Master:
         """The next event; None when nothing more can be told before more bytes or time come."""
         while True:
             if self._events:
-                return self._events.popleft()
+                return self._events.pop(0)
             found = self._reader.next_event()
             if found is None or isinstance(found, Damaged):
                 return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -12,7 +13,7 @@ import pytest
 
 from gateway.errors import LinkClosed
 from gateway.metrics import Metrics
-from gateway.transports.tcp import CHUNK, Listener, TcpLimits, TcpLink, listen
+from gateway.transports.tcp import CHUNK, OTHER_DESCRIPTORS, Listener, TcpLimits, TcpLink, listen
 
 Handler = Callable[[TcpLink], Awaitable[None]]
 
@@ -256,3 +257,16 @@ async def test_many_dial_at_once_and_all_are_served() -> None:
             return same
 
         assert all(await asyncio.gather(*(visit(number) for number in range(400))))
+
+
+async def test_a_listener_has_the_descriptors_that_its_connections_need() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
+        async with listening(echo, TcpLimits(connections=10)):
+            few, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        async with listening(echo, TcpLimits(connections=10**9)):
+            all_of_them, still = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert (few, all_of_them, still) == (10 + OTHER_DESCRIPTORS, hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
