@@ -263,8 +263,7 @@ class Prover:
         told = {"word3": status.word} if isinstance(status, RelayStatus) else {"why": status.why.value}
         if isinstance(status, RelayStatus) and status.trip_ordered:
             # A copy of an older trip has struck after the permit: no button helps now.
-            await desk.note(command, "dark again", told, Change({"look_at": None}))
-            await self._give_back_again(desk, command, now)
+            await self._dark_again(desk, command, told, since, now)
             return
         await desk.note(command, "not energised yet", told, Change({"look_at": _next_look(since, now)}))
 
@@ -279,28 +278,37 @@ class Prover:
             await desk.note(command, "not looked at", {"why": status.why.value}, Change({"look_at": again}))
             return
         seen = {"word3": status.word, "at": status.at.isoformat()}
-        dark = status.open or status.trip_ordered
-        await desk.note(command, "dark again" if dark else "still energised", seen, Change({"look_at": None}))
-        if dark:
-            await self._give_back_again(desk, command, now)
+        if status.open or status.trip_ordered:
+            await self._dark_again(desk, command, seen, command.energised_at or command.created_at, now)
+        else:
+            await desk.note(command, "still energised", seen, Change({"look_at": None}))
 
-    async def _give_back_again(self, desk: Desk, command: Command, now: datetime) -> None:
-        """Where no newer trip was sent, and nothing else is under way."""
-        if desk.facts.tripped_intent < command.intent and not desk.facts.open:
-            new = NewCommand(
-                id=uuid4(),
-                action=command.action,
-                requester=command.requester,
-                cause=command.cause,
-                created_at=now,
-                idempotency_key=f"again after {command.id}",
-                body_hash=b"",
-                customer=command.customer,
-                caused_by=str(command.id),
-                work_order=command.work_order,
-                trace=command.trace,
-            )
-            await desk.add(new, State.QUEUED)
+    async def _dark_again(
+        self, desk: Desk, command: Command, told: dict[str, Any], since: datetime, now: datetime
+    ) -> None:
+        """Give power back once more, by a command of its own, for this one has ended; not where a newer trip
+        was sent. While something else is under way there, that has to come to its end first: a close of ours
+        would take the place of a trip that people have asked for since."""
+        newer = desk.facts.tripped_intent > command.intent
+        waits = not newer and any(not one.shadow for one in desk.facts.open)
+        again = later(since, now) if waits and now - since <= FOLLOWED_FOR else None
+        await desk.note(command, "dark again", told, Change({"look_at": again}))
+        if newer or waits:
+            return
+        new = NewCommand(
+            id=uuid4(),
+            action=command.action,
+            requester=command.requester,
+            cause=command.cause,
+            created_at=now,
+            idempotency_key=f"again after {command.id}",
+            body_hash=b"",
+            customer=command.customer,
+            caused_by=str(command.id),
+            work_order=command.work_order,
+            trace=command.trace,
+        )
+        await desk.add(new, State.QUEUED)
 
 
 def _next_look(since: datetime, now: datetime) -> datetime | None:

@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 import pytest
 
 from gateway.command import Action, Block, BlockKind, Command, MeterFacts, NewCommand, State, Why
+from gateway.control.stores import step
 from gateway.door import Trouble
 from gateway.errors import StorageError
 from gateway.model import RelayKind
@@ -322,6 +323,52 @@ async def test_a_copy_of_the_trip_strikes_after_a_permit() -> None:
     await bench.work_until(again.id, State.VERIFIED)
     assert not bench.relay.trip_ordered
     assert bench.relay.obeyed == [Action.TRIP, Action.PERMIT_CLOSE, Action.PERMIT_CLOSE]
+
+
+async def struck_by_a_copy(bench: Bench, waits: NewCommand) -> tuple[UUID, Command]:
+    """A permit after which a copy of the trip strikes, while `waits` is held; and that one."""
+    bench.relay.button_pressed = False
+    trip = await bench.accept(Action.TRIP)
+    await bench.work_until(trip, State.VERIFIED)
+    permit = await bench.accept(Action.PERMIT_CLOSE)
+    await bench.work_until(permit, State.VERIFIED)
+    bench.relay.trip_ordered = True
+    async with bench.store.desk(1) as desk:
+        held = await desk.add(waits, State.HELD)
+    looks = bench.command(permit).look_at
+    assert looks is not None
+    bench.clock.shown = looks
+    await bench.work()
+    return permit, held
+
+
+def given_back(bench: Bench, permit: UUID) -> list[Command]:
+    rows = bench.store.kept.rows.values()
+    return [row.command for row in rows if row.command.caused_by == str(permit)]
+
+
+async def test_a_trip_that_only_shadow_mode_has_made_keeps_nobody_dark() -> None:
+    bench = Bench()
+    permit, _ = await struck_by_a_copy(bench, replace(new_trip(bench), shadow=True))
+    (again,) = given_back(bench, permit)
+    await bench.work_until(again.id, State.VERIFIED)
+    assert not bench.relay.trip_ordered
+
+
+async def test_power_is_given_back_once_a_trip_asked_for_since_has_ended_unsent() -> None:
+    bench = Bench()
+    permit, held = await struck_by_a_copy(bench, new_trip(bench))
+    assert given_back(bench, permit) == [], "what people have asked for since comes first"
+    async with bench.store.desk(1) as desk:
+        await step(desk, held, State.EXPIRED, why=Why.EXPIRED)
+    looks = bench.command(permit).look_at
+    assert looks is not None
+    assert looks - bench.clock.now() <= 10 * MINUTE
+    bench.clock.shown = looks
+    await bench.work()
+    (again,) = given_back(bench, permit)
+    await bench.work_until(again.id, State.VERIFIED)
+    assert not bench.relay.trip_ordered
 
 
 def new_trip(bench: Bench) -> NewCommand:
