@@ -185,12 +185,17 @@ class Course:
         command = found_in(facts, ref)
         if command is None:
             return None
-        if self._judge(command, facts).do is not Do.SEND:
+        limited = command.why is Why.OVER_LIMIT
+        if limited or self._judge(command, facts).do is not Do.SEND:
             async with self._store.desk(ref.meter_id) as desk:
                 command = found_on(desk, ref)
-                if command is None or not await self._passed(desk, command, self._judge(command, desk.facts)):
+                if command is None:
                     return None
                 facts = desk.facts
+                # Thousands may wait for room; their meters are not asked each time.
+                used = await self._used(desk, command) if limited else None
+                if not await self._passed(desk, command, self._judge(command, facts, used)):
+                    return None
         if command.action in GATED_AS_TRIP:
             owes = await self._ask_billing(command, facts)
             if owes is not True:
@@ -200,6 +205,13 @@ class Course:
                         await self._billing_says(desk, command, owes)
                 return None
         return facts
+
+    async def _used(self, desk: Desk, command: Command) -> Used:
+        """What counts against the limits of a trip; others have none."""
+        if command.action not in GATED_AS_TRIP:
+            return Used(0, 0, 0)
+        window = policy.limits(desk.facts, self._rules()).window
+        return await desk.used(window, self._clock.now(), command.requester)
 
     def _judge(self, command: Command, facts: MeterFacts, used: Used | None = None) -> Judgement:
         now = self._clock.now()
@@ -381,13 +393,7 @@ class Course:
                     return None  # somebody else has it: a ticket, or another gateway
                 if command.state is State.SENDING:
                     return await desk.note(command, "sending again", evidence, Change(change))
-                window = policy.limits(desk.facts, self._rules()).window
-                darkens = command.action in GATED_AS_TRIP
-                used = (
-                    await desk.used(window, self._clock.now(), command.requester)
-                    if darkens
-                    else Used(0, 0, 0)
-                )
+                used = await self._used(desk, command)
                 if not await self._passed(desk, command, self._judge(command, desk.facts, used)):
                     return None
                 return await step(desk, command, State.SENDING, change=Change(change), evidence=evidence)

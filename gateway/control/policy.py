@@ -36,7 +36,10 @@ from gateway.model import PointRole, RelayKind
 SATURDAY: Final = 5
 
 LOOK_AGAIN: Final = timedelta(minutes=1)
-"""When a gate that may open by itself (brake, weather, limit) is looked at again."""
+"""When a gate that may open by itself (brake, weather) is looked at again."""
+
+LIMIT_AGAIN: Final = timedelta(minutes=5)
+"""The same of a limit, whose window is an hour: tens of thousands may wait for room."""
 
 DARKENS: Final = (PointRole.CUSTOMER, PointRole.FEED_IN)
 """Points that have somebody behind them; a gateway, feeder or bus meter is never switched."""
@@ -196,7 +199,7 @@ def at_claim(command: Command, facts: MeterFacts, rules: Rules, now: datetime, u
     ):
         if count >= most:
             return Judgement(
-                Do.WAIT, State.QUEUED, Why.OVER_LIMIT, f"{what}: {count} of {most}", now + LOOK_AGAIN
+                Do.WAIT, State.QUEUED, Why.OVER_LIMIT, f"{what}: {count} of {most}", now + LIMIT_AGAIN
             )
     return gate
 

@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from gateway.command import Action, Block, BlockKind, Command, MeterFacts, NewCommand, State, Why
+from gateway.command import Action, Block, BlockKind, Command, Limits, MeterFacts, NewCommand, State, Why
 from gateway.control.stores import step
 from gateway.door import Trouble
 from gateway.errors import StorageError
@@ -323,6 +323,35 @@ async def test_a_copy_of_the_trip_strikes_after_a_permit() -> None:
     await bench.work_until(again.id, State.VERIFIED)
     assert not bench.relay.trip_ordered
     assert bench.relay.obeyed == [Action.TRIP, Action.PERMIT_CLOSE, Action.PERMIT_CLOSE]
+
+
+async def test_a_trip_that_waits_for_room_leaves_its_meter_alone_until_there_is_some(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bench = Bench()
+    bench.rules = replace(bench.rules, limits=Limits(area=1))
+    asked = 0
+    clock_offset = bench.door.clock_offset
+
+    async def counted() -> float | Trouble:
+        nonlocal asked
+        asked += 1
+        return await clock_offset()
+
+    monkeypatch.setattr(bench.door, "clock_offset", counted)
+    bench.store.kept.trips.append((bench.clock.now(), FACTS.area_id, "another"))
+    trip = await bench.accept(Action.TRIP)
+    await bench.work()
+    assert bench.command(trip).why is Why.OVER_LIMIT
+    assert asked == 1
+    for _ in range(3):
+        bench.clock.shown += 6 * MINUTE
+        await bench.work()
+    assert asked == 1
+    assert bench.command(trip).state is State.QUEUED
+    bench.clock.shown += 50 * MINUTE
+    await bench.work_until(trip, State.VERIFIED)
+    assert asked == 2
 
 
 async def struck_by_a_copy(bench: Bench, waits: NewCommand) -> tuple[UUID, Command]:
