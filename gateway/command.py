@@ -326,6 +326,8 @@ class MeterFacts:
     """intent of the newest close, permit-close or keep-power that was ever accepted; no older trip is sent"""
     tripped_intent: int = 0
     """intent of the newest trip of which a frame may have left"""
+    relit_intent: int = 0
+    """intent of the newest close or permit that was verified"""
     limits: Limits | None = None
     """as two persons have set them; None: those of the rules"""
     installed: bool = True

@@ -214,7 +214,7 @@ class Batches:
                     customer=ask.customer or facts.customer,
                     area_id=facts.area_id,
                     dark=action is Action.TRIP and said.do is Do.SEND,
-                    shadow=facts.shadow,
+                    shadow=policy.only_shadow(action, facts),
                 )
                 raise _Looked
         except _Looked:

@@ -66,9 +66,10 @@ class Filing:
 
     async def _create(self, desk: Desk, entry: Entry, key: str) -> Command:
         facts, ask = desk.facts, entry.ask
+        action = policy.restore(facts) if ask.verb == RESTORE else Action(ask.verb)
         new = NewCommand(
             id=entry.id,
-            action=policy.restore(facts) if ask.verb == RESTORE else Action(ask.verb),
+            action=action,
             requester=entry.by,
             cause=ask.cause,
             created_at=entry.at,
@@ -80,7 +81,7 @@ class Filing:
             work_order=ask.work_order,
             label=ask.label,
             not_before=ask.not_before,
-            shadow=facts.shadow and not entry.frames,
+            shadow=policy.only_shadow(action, facts) and not entry.frames,
             trace=entry.trace,
         )
         await supersede_for(desk, new)

@@ -204,6 +204,13 @@ def at_claim(command: Command, facts: MeterFacts, rules: Rules, now: datetime, u
     return gate
 
 
+def only_shadow(action: Action, facts: MeterFacts) -> bool:
+    """Is nothing really sent for what is asked for now? In shadow mode it is not, but for what gives power
+    back after a trip that was really sent, before the mode began: nobody stays dark for a trial."""
+    dark = action in RESTORING and facts.tripped_intent > facts.relit_intent
+    return facts.shadow and not dark
+
+
 def beside_write(command: Command, facts: MeterFacts, rules: Rules, now: datetime) -> Judgement:
     """The same gates without the limits, which were counted in the claim: nothing may come between this and
     the write. Whatever it is, nothing goes to a meter that was taken away; a close of it is a person's."""

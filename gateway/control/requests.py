@@ -365,7 +365,7 @@ class Requests:
             not_before=ask.not_before,
             expires_at=expires_at,
             batch=batch,
-            shadow=facts.shadow,
+            shadow=policy.only_shadow(action, facts),
             trace=trace,
         )
 

@@ -86,6 +86,7 @@ def facts_of(row: Sequence[Any], intent: int, opened: tuple[Command, ...]) -> Me
         restored_intent,
         copy_until,
         tripped_intent,
+        relit_intent,
         installed,
     ) = row
     return MeterFacts(
@@ -117,5 +118,6 @@ def facts_of(row: Sequence[Any], intent: int, opened: tuple[Command, ...]) -> Me
         restored_intent=restored_intent,
         copy_until=copy_until,
         tripped_intent=tripped_intent,
+        relit_intent=relit_intent,
         installed=installed,
     )

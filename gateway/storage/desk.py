@@ -47,7 +47,7 @@ _TOLD: Final = ENDS | {State.FIELD}
 _TOLD_NOTES: Final = frozenset({"permitted", "energised"})
 """Events without a step that others are told of."""
 
-_FACTS: Final = 30
+_FACTS: Final = 31
 """Columns of `facts` before those of a command."""
 
 _READ_AGAIN: Final = frozenset({State.ACKNOWLEDGED, State.UNCERTAIN})

@@ -48,8 +48,12 @@ def _none_lost(told: Told) -> None:
 
 
 def _lit(told: Told, promise: Promise) -> None:
-    """The household has power, unless a trip that was accepted later has darkened it again."""
+    """The household has power, unless a trip that was accepted later has darkened it again.
+
+    The answer to a close may come long after it was accepted: a trip of a newer intent is later all the same.
+    """
     world = told.world
+    intents = [row.command.intent for row in world.company.store.kept.rows.values() if row.key == promise.key]
     meter = world.meters[promise.meter_id]
     meter.settle()
     later = [
@@ -58,7 +62,7 @@ def _lit(told: Told, promise: Promise) -> None:
         if one.frame.meter_id == promise.meter_id
         and one.frame.action is Action.TRIP
         and one.command is not None
-        and one.command.created_at > promise.at
+        and (one.command.created_at > promise.at or (bool(intents) and one.command.intent > max(intents)))
     ]
     if meter.opened and not later:
         raise Broken(f"meter {promise.meter_id} is dark although {promise.key} was accepted at {promise.at}")

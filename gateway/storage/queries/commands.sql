@@ -55,7 +55,7 @@ WITH facts AS MATERIALIZED (
             WHERE s.name = 'limits' AND s.scope = '' AND s.approved_by IS NOT NULL ORDER BY s.setting_id DESC LIMIT 1
         ) AS limits,
         coalesce(past.restored_intent, 0) AS restored_intent, past.copy_until,
-        coalesce(past.tripped_intent, 0) AS tripped_intent,
+        coalesce(past.tripped_intent, 0) AS tripped_intent, coalesce(past.relit_intent, 0) AS relit_intent,
         i.installed, login.worker, login.generation, coalesce(newest.intent, 0) AS intent
     FROM meter AS m
     CROSS JOIN LATERAL (
@@ -75,7 +75,8 @@ WITH facts AS MATERIALIZED (
         SELECT max(c.intent) FILTER (WHERE c.action IN ('close', 'permit-close', 'keep-power')) AS restored_intent,
             max(c.valid_until) FILTER (WHERE c.action = 'trip' AND c.attempts > 0) AS copy_until,
             max(c.valid_until) FILTER (WHERE c.action = 'trip' AND c.attempts > 0 AND c.state <> 'verified') AS trip_until,
-            max(c.intent) FILTER (WHERE c.action = 'trip' AND c.attempts > 0) AS tripped_intent
+            max(c.intent) FILTER (WHERE c.action = 'trip' AND c.attempts > 0) AS tripped_intent,
+            max(c.intent) FILTER (WHERE c.action IN ('close', 'permit-close') AND c.state = 'verified') AS relit_intent
         FROM relay_command AS c WHERE c.meter_id = m.meter_id
     ) AS past
     CROSS JOIN LATERAL (

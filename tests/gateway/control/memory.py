@@ -256,6 +256,14 @@ class MemoryDesk:
             trip_until=max((until for until, state, _ in sent if state is not State.VERIFIED), default=None),
             copy_until=max((until for until, _, _ in sent), default=None),
             tripped_intent=max((intent for _, _, intent in sent), default=0),
+            relit_intent=max(
+                (
+                    row.command.intent
+                    for row in self._rows.values()
+                    if row.command.action in RESTORING and row.command.state is State.VERIFIED
+                ),
+                default=0,
+            ),
             restored_intent=max(
                 (
                     row.command.intent

@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,7 @@ from gateway.command import (
     Why,
     chained,
 )
+from gateway.control.policy import only_shadow
 from gateway.control.states import WrongStep
 from gateway.control.stores import CommandStore, step
 from gateway.model import PointRole, RelayKind
@@ -315,6 +317,29 @@ async def test_a_trip_that_left_is_feared_whatever_the_meter_said(store: Command
     async with store.desk(1) as desk:
         assert (desk.facts.trip_until, desk.facts.copy_until) == (until, until)
         assert desk.facts.tripped_intent == trip.intent == 1
+
+
+async def test_shadow_mode_keeps_nobody_dark_whom_a_real_trip_has_darkened(store: CommandStore) -> None:
+    """Not even after closes that were themselves only shadows; who was never tripped gets no frame."""
+    assert only_shadow(Action.CLOSE, replace(await store.look(2), shadow=True))
+    async with store.desk(1) as desk:
+        trip = await desk.add(new(), State.QUEUED)
+        sent = Change({"attempts": 1, "sent_at": NOW, "valid_until": NOW})
+        trip = await step(desk, trip, State.SENDING, change=sent)
+        await step(desk, trip, State.UNCERTAIN)
+    async with store.desk(1) as desk:
+        shadow = await desk.add(new(Action.CLOSE, shadow=True), State.QUEUED)
+        await step(desk, shadow, State.CANCELLED, why=Why.SHADOW)
+        facts = replace(desk.facts, shadow=True)
+    assert not only_shadow(Action.CLOSE, replace(await store.look(1), shadow=True))
+    assert not only_shadow(Action.PERMIT_CLOSE, facts)
+    assert only_shadow(Action.TRIP, facts)
+    async with store.desk(1) as desk:
+        close = await desk.add(new(Action.CLOSE), State.QUEUED)
+        close = await step(desk, close, State.SENDING)
+        close = await step(desk, close, State.ACKNOWLEDGED)
+        await step(desk, close, State.VERIFIED, proof=Proof.RELAY_READ)
+    assert only_shadow(Action.CLOSE, replace(await store.look(1), shadow=True))
 
 
 async def test_until_when_a_sent_trip_is_to_be_feared(store: CommandStore) -> None:
