@@ -342,14 +342,21 @@ def _open(channel: SerialChannel) -> serial.Serial:
         # nothing but the rest to be changed, it is an error.
         port.timeout = 0
     except BaseException:
-        port.close()
+        _free(port)
         raise
     return port
 
 
 def _let_go(opening: asyncio.Future[serial.Serial]) -> None:
     if not opening.cancelled() and opening.exception() is None:
-        opening.result().close()
+        _free(opening.result())
+
+
+def _free(port: serial.Serial) -> None:
+    """For others too: a terminal that somebody else keeps open stays ours alone beyond our own close."""
+    with contextlib.suppress(OSError):
+        fcntl.ioctl(port.fileno(), termios.TIOCNXCL)
+    port.close()
 
 
 def _said(channel: SerialChannel, error: BaseException) -> str:

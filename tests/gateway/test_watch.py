@@ -271,6 +271,8 @@ class OnScreen:
             stdout=slave,
             stderr=slave,
             env={**os.environ, "TERM": "xterm", "COLUMNS": "160", "LINES": "50", **environment},
+            # who runs the tests in the background has them, and all their children, deaf to Ctrl-C
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         os.close(slave)
         self._thread = threading.Thread(target=self._listen)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -143,7 +144,7 @@ class BenchDoor:
             return NotWritten(Trouble(Why.TERMINAL_ABSENT))
         action, deadline = self._deadlines[prepared.sha256]
         self.written.append((action, prepared.sha256))
-        return self._answer(action, deadline)
+        return asyncio.ensure_future(self._answer(action, deadline))  # nobody may be left to hear it
 
     async def _answer(self, action: Action, deadline: datetime) -> Answer:
         if self.relay.deaf:
