@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from gateway.errors import StorageError
 from gateway.model import PointRole, RelayKind
@@ -373,6 +373,25 @@ class NewCommand:
     batch: UUID | None = None
     shadow: bool = False
     trace: str = ""
+
+
+def following(command: Command, action: Action, at: datetime, key: str) -> NewCommand:
+    """A command of our own that carries on what `command` was for, in the name of who asked for that."""
+    return NewCommand(
+        id=uuid4(),
+        action=action,
+        requester=command.requester,
+        cause=command.cause,
+        created_at=at,
+        idempotency_key=key,
+        body_hash=b"",
+        notice=command.notice,
+        customer=command.customer,
+        caused_by=str(command.id),
+        work_order=command.work_order,
+        label=command.label,
+        trace=command.trace,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final, Protocol
-from uuid import uuid4
 
 import structlog
 
@@ -24,7 +23,6 @@ from gateway.command import (
     Change,
     Command,
     MeterFacts,
-    NewCommand,
     Proof,
     Ref,
     RelayStatus,
@@ -32,6 +30,7 @@ from gateway.command import (
     Unsure,
     Used,
     Why,
+    following,
 )
 from gateway.control import policy
 from gateway.control.policy import Do, Judgement, Rules
@@ -513,22 +512,7 @@ class Course:
 
     async def _permit_instead(self, desk: Desk, command: Command) -> None:
         """A meter that knows no direct close: the customer is allowed to press the button instead."""
-        now = self._clock.now()
-        new = NewCommand(
-            id=uuid4(),
-            action=Action.PERMIT_CLOSE,
-            requester=command.requester,
-            cause=command.cause,
-            created_at=now,
-            idempotency_key=f"instead of {command.id}",
-            body_hash=b"",
-            notice=command.notice,
-            customer=command.customer,
-            caused_by=str(command.id),
-            work_order=command.work_order,
-            label=command.label,
-            trace=command.trace,
-        )
+        new = following(command, Action.PERMIT_CLOSE, self._clock.now(), f"instead of {command.id}")
         instead = await desk.add(new, State.QUEUED)
         await step(
             desk, command, State.SUPERSEDED, why=Why.NOT_SUPPORTED, detail=f"{instead.action} {instead.id}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 from typing import Any, Final
-from uuid import uuid4
 
 from gateway.clock import Clock, from_device, to_device
 from gateway.command import (
@@ -17,12 +16,12 @@ from gateway.command import (
     Change,
     Command,
     MeterFacts,
-    NewCommand,
     Proof,
     Ref,
     RelayStatus,
     State,
     Why,
+    following,
 )
 from gateway.control.states import Shown, energised, is_proof, not_executed, shown
 from gateway.control.stores import CommandStore, Desk, step
@@ -295,19 +294,7 @@ class Prover:
         await desk.note(command, "dark again", told, Change({"look_at": again}))
         if newer or waits:
             return
-        new = NewCommand(
-            id=uuid4(),
-            action=command.action,
-            requester=command.requester,
-            cause=command.cause,
-            created_at=now,
-            idempotency_key=f"again after {command.id}",
-            body_hash=b"",
-            customer=command.customer,
-            caused_by=str(command.id),
-            work_order=command.work_order,
-            trace=command.trace,
-        )
+        new = following(command, command.action, now, f"again after {command.id}")
         await desk.add(new, State.QUEUED)
 
 

@@ -13,12 +13,12 @@ from uuid import UUID
 import psycopg
 
 from gateway.clock import Clock
-from gateway.command import Command, MeterFacts, NotInstalled, Ref, Unsure
+from gateway.command import Command, MeterFacts, Ref, Unsure
 from gateway.storage import frame_secret
 from gateway.storage.command_rows import command_of, ref_of, statement
 from gateway.storage.database import Database, first_line
 from gateway.storage.desk import MeterDesk as MeterDesk
-from gateway.storage.desk import seen
+from gateway.storage.desk import see
 from gateway.storage.frame_secret import FrameSecret
 
 
@@ -66,13 +66,8 @@ class Commands:
 
     async def look(self, meter_id: int) -> MeterFacts:
         """What stands now, without the meter's turn. NotInstalled where the meter was never anywhere."""
-        values = {"meter_id": meter_id, "now": self._clock.now()}
         async with self._database.reading() as connection:
-            cursor = await connection.execute(statement("facts"), values, binary=True)
-            rows = await cursor.fetchall()
-        if not rows:
-            raise NotInstalled(f"meter {meter_id} was never installed anywhere")
-        return seen(rows).facts
+            return (await see(connection, meter_id, self._clock.now())).facts
 
     async def known(self, requester: str, idempotency_key: str) -> tuple[Command, bytes] | None:
         """The command that this key made, and the hash of its body."""

@@ -6,7 +6,7 @@ The statements are in queries/commands.sql. What may follow what is not decided 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -70,17 +70,15 @@ class MeterDesk:
     def __init__(
         self,
         connection: Connection,
-        facts: MeterFacts,
+        seen: Seen,
         now: datetime,
         secret: FrameSecret,
-        login: tuple[str | None, int | None],
     ) -> None:
-        """login: worker and generation that hold the meter's terminal."""
         self._connection = connection
-        self._login = login
-        self._facts = facts
-        self._open = {command.id: command for command in facts.open}
-        self._chains: dict[UUID, tuple[int, bytes]] = {}
+        self._login = seen.worker, seen.generation
+        self._facts = seen.facts
+        self._open = {command.id: command for command in seen.facts.open}
+        self._chains = seen.chains
         self._now = now
         self._secret = secret
         self.happened: list[tuple[Command, str]] = []
@@ -110,15 +108,7 @@ class MeterDesk:
             cursor = await connection.execute(statement("lock_meter"), (meter_id,))
             row = await cursor.fetchone()
             assert row is not None
-        # in binary: a record in text has lost its types
-        cursor = await connection.execute(statement("facts"), {"meter_id": meter_id, "now": now}, binary=True)
-        rows = await cursor.fetchall()
-        if not rows:
-            raise NotInstalled(f"meter {meter_id} was never installed anywhere")
-        known, worker, generation, opened = seen(rows)
-        desk = cls(connection, known, now, secret, (worker, generation))
-        desk._chains = opened
-        return desk
+        return cls(connection, await see(connection, meter_id, now), now, secret)
 
     @property
     def facts(self) -> MeterFacts:
@@ -387,8 +377,13 @@ class MeterDesk:
         await self._connection.commit()
 
 
-def seen(rows: Sequence[Sequence[Any]]) -> Seen:
-    """Rows of `facts`, of which there is one at least."""
+async def see(connection: Connection, meter_id: int, now: datetime) -> Seen:
+    """What stands at this moment. NotInstalled: the meter never was anywhere."""
+    # in binary: a record in text has lost its types
+    cursor = await connection.execute(statement("facts"), {"meter_id": meter_id, "now": now}, binary=True)
+    rows = await cursor.fetchall()
+    if not rows:
+        raise NotInstalled(f"meter {meter_id} was never installed anywhere")
     *known, worker, generation, intent = rows[0][:_FACTS]
     open_rows = [row[_FACTS:] for row in rows if row[_FACTS] is not None]
     opened = tuple(command_of(row[:-2]) for row in open_rows)
