@@ -335,11 +335,29 @@ class MeterFacts:
 
 
 class Used(NamedTuple):
-    """Trips whose bytes may have left within a window."""
+    """Trips that have taken a place within a window: of one area, of one requester, in all."""
 
     area: int
     requester: int
     all: int
+
+
+NO_PLACES: Final = Used(0, 0, 0)
+"""What counts against all that has no limits."""
+
+PLACE_LASTS: Final = timedelta(seconds=30)
+"""A trip that is not claimed within this time of taking its place takes another. Places are counted for the
+window and so much longer: a window holds no more trips, whenever in this time each has left."""
+
+
+class Place(NamedTuple):
+    """What one trip found when it asked for a place within the limits. at: since when it has one; None where
+    there was no room. used: the places of others."""
+
+    at: datetime | None
+    used: Used
+    limits: Limits
+    area_id: int | None
 
 
 class Ref(NamedTuple):

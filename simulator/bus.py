@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, datetime
+from functools import cached_property
 
 from protocols.dlt645.control_messages import RELAY_CONTROL, SECURITY
 from protocols.dlt645.frame import BROADCAST, Frame, matches
@@ -91,11 +93,7 @@ class Bus:
         except ProtocolError:
             return b""
         # Only the meter itself can tell apart what a wildcard means; a module port routes by whole addresses.
-        plans = [
-            plan
-            for plan in self._plan.meters
-            if plan.port == asked.port and matches(frame.address, plan.address)
-        ]
+        plans = self._meant(asked.port, frame.address)
         if len(plans) == 1:
             return self._say(plans[0], content, now)
         if frame.function in (RELAY_CONTROL, SECURITY):
@@ -123,6 +121,20 @@ class Bus:
             meter.handle_timeout(now)
             if meter.next_timeout() is None:
                 del self._restless[address]
+
+    def _meant(self, port: int, address: str) -> Sequence[MeterPlan]:
+        """Those on this port whose address that is, or may be."""
+        if "A" in address:
+            return [plan for plan in self._plan.meters if plan.port == port and matches(address, plan.address)]
+        return self._by_address.get((port, address), ())
+
+    @cached_property
+    def _by_address(self) -> dict[tuple[int, str], list[MeterPlan]]:
+        """Made when something is forwarded first: most terminals of a large district never are asked to."""
+        found: dict[tuple[int, str], list[MeterPlan]] = {}
+        for plan in self._plan.meters:
+            found.setdefault((plan.port, plan.address), []).append(plan)
+        return found
 
     def _say(self, plan: MeterPlan, content: bytes, now: float) -> bytes:
         if plan.pn in self._missed_at:

@@ -201,7 +201,7 @@ class Batches:
                 facts = desk.facts
                 if facts.area_id not in used:
                     limits = policy.limits(facts, self._rules())
-                    used[facts.area_id] = await desk.used(limits.window, self._clock.now(), by), limits
+                    used[facts.area_id] = await self._store.used(facts.area_id, by, limits), limits
                 self._requests.check_times(ask)
                 action, said = self._requests.judge(ask, facts)
                 line = Line(

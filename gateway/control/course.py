@@ -17,12 +17,14 @@ import structlog
 from gateway.clock import Clock
 from gateway.command import (
     GATED_AS_TRIP,
+    NO_PLACES,
     NOTHING,
     RESTORING,
     Action,
     Change,
     Command,
     MeterFacts,
+    Place,
     Proof,
     Ref,
     RelayStatus,
@@ -184,15 +186,16 @@ class Course:
         command = found_in(facts, ref)
         if command is None:
             return None
-        limited = command.why is Why.OVER_LIMIT
-        if limited or self._judge(command, facts).do is not Do.SEND:
+        used: Used | None = None
+        if command.why is Why.OVER_LIMIT:  # thousands may wait for room; their meters are not asked each time
+            limits = policy.limits(facts, self._rules())
+            used = await self._store.used(facts.area_id, command.requester, limits)
+        if self._judge(command, facts, used).do is not Do.SEND:
             async with self._store.desk(ref.meter_id) as desk:
                 command = found_on(desk, ref)
                 if command is None:
                     return None
                 facts = desk.facts
-                # Thousands may wait for room; their meters are not asked each time.
-                used = await self._used(desk, command) if limited else None
                 if not await self._passed(desk, command, self._judge(command, facts, used)):
                     return None
         if command.action in GATED_AS_TRIP:
@@ -204,13 +207,6 @@ class Course:
                         await self._billing_says(desk, command, owes)
                 return None
         return facts
-
-    async def _used(self, desk: Desk, command: Command) -> Used:
-        """What counts against the limits of a trip; others have none."""
-        if command.action not in GATED_AS_TRIP:
-            return Used(0, 0, 0)
-        window = policy.limits(desk.facts, self._rules()).window
-        return await desk.used(window, self._clock.now(), command.requester)
 
     def _judge(self, command: Command, facts: MeterFacts, used: Used | None = None) -> Judgement:
         now = self._clock.now()
@@ -331,7 +327,12 @@ class Course:
             await self._not_ready(ref, prepared)
             return None
         self._at("frame prepared")
-        command = await self._claim(ref, door, prepared, readings, ours)
+        place: Place | None = None
+        if ref.action in GATED_AS_TRIP:
+            limits = policy.limits(facts, self._rules())
+            place = await self._store.take_place(seen, facts.area_id, limits)
+            self._at("place taken")
+        command = await self._claim(ref, door, prepared, readings, ours, place)
         if command is None:
             return None
         self._at("sending committed")
@@ -363,7 +364,13 @@ class Course:
                 )
 
     async def _claim(
-        self, ref: Ref, door: Door, prepared: Prepared, readings: _Readings, ours: datetime
+        self,
+        ref: Ref,
+        door: Door,
+        prepared: Prepared,
+        readings: _Readings,
+        ours: datetime,
+        place: Place | None,
     ) -> Command | None:
         """The command in SENDING with the frame's hash, committed; None where it may not be sent now.
 
@@ -392,9 +399,13 @@ class Course:
                     return None  # somebody else has it: a ticket, or another gateway
                 if command.state is State.SENDING:
                     return await desk.note(command, "sending again", evidence, Change(change))
-                used = await self._used(desk, command)
+                used = NO_PLACES if place is None else place.used
                 if not await self._passed(desk, command, self._judge(command, desk.facts, used)):
                     return None
+                if place is not None and not policy.stands(
+                    place, desk.facts, self._rules(), self._clock.now()
+                ):
+                    return None  # it is still due, and comes again soon
                 return await step(desk, command, State.SENDING, change=Change(change), evidence=evidence)
         except Unsure:
             await self._undo_unsure(ref, prepared)

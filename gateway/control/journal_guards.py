@@ -9,7 +9,18 @@ from datetime import datetime
 from typing import Protocol
 from uuid import UUID
 
-from gateway.command import GATED_AS_TRIP, Action, Command, MeterFacts, Ref, RelayStatus, Why
+from gateway.command import (
+    GATED_AS_TRIP,
+    Action,
+    Command,
+    Limits,
+    MeterFacts,
+    Place,
+    Ref,
+    RelayStatus,
+    Used,
+    Why,
+)
 from gateway.control.stores import CommandStore, Desk
 from gateway.door import Answer, Door, Doors, NotWritten, Prepared, Record, Trouble
 from gateway.errors import StorageError
@@ -50,6 +61,12 @@ class FilingStore:
         if self._journal.holds(meter_id):
             raise StorageError("a close of this meter came into the journal just now; try again")
         return facts
+
+    async def used(self, area_id: int | None, requester: str, limits: Limits) -> Used:
+        return await self._store.used(area_id, requester, limits)
+
+    async def take_place(self, command: Command, area_id: int | None, limits: Limits) -> Place:
+        return await self._store.take_place(command, area_id, limits)
 
     async def known(self, requester: str, idempotency_key: str) -> tuple[Command, bytes] | None:
         return await self._store.known(requester, idempotency_key)

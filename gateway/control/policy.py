@@ -18,11 +18,13 @@ from typing import Final
 from gateway.clock import to_device
 from gateway.command import (
     GATED_AS_TRIP,
+    PLACE_LASTS,
     RESTORING,
     Action,
     Command,
     MeterFacts,
     NewCommand,
+    Place,
     State,
     Used,
     Why,
@@ -187,7 +189,7 @@ def limits(facts: MeterFacts, rules: Rules) -> Limits:
 
 
 def at_claim(command: Command, facts: MeterFacts, rules: Rules, now: datetime, used: Used) -> Judgement:
-    """May a queued command be sent now? used: trips within the window of `limits`."""
+    """May a queued command be sent now? used: the places of others within `limits`."""
     gate = beside_write(command, facts, rules, now)
     if gate.do is not Do.SEND or command.action not in GATED_AS_TRIP:
         return gate
@@ -202,6 +204,16 @@ def at_claim(command: Command, facts: MeterFacts, rules: Rules, now: datetime, u
                 Do.WAIT, State.QUEUED, Why.OVER_LIMIT, f"{what}: {count} of {most}", now + LIMIT_AGAIN
             )
     return gate
+
+
+def stands(place: Place, facts: MeterFacts, rules: Rules, now: datetime) -> bool:
+    """Is this a place that still counts: by the limits in force, in the meter's area, taken lately?"""
+    return (
+        place.at is not None
+        and place.limits == limits(facts, rules)
+        and place.area_id == facts.area_id
+        and now - place.at <= PLACE_LASTS
+    )
 
 
 def only_shadow(action: Action, facts: MeterFacts) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
@@ -16,8 +16,10 @@ from gateway.command import (
     NOTHING,
     Change,
     Command,
+    Limits,
     MeterFacts,
     NewCommand,
+    Place,
     Proof,
     Ref,
     State,
@@ -65,10 +67,6 @@ class Desk(Protocol):
         """An event without a step: a relay read, a clock, a gate that was passed."""
         ...
 
-    async def used(self, window: timedelta, now: datetime, requester: str) -> Used:
-        """Trips counted against the limits; holds the lock of limits until the desk closes."""
-        ...
-
     async def put_off(self, command: Command, until: datetime, why: Why, detail: str = "") -> Command:
         """Look at the command again at `until`. An event is written only where `why` is another than before:
         a brake that holds for a day is one fact."""
@@ -94,6 +92,17 @@ class CommandStore(Protocol):
     async def look(self, meter_id: int) -> MeterFacts:
         """What stands at this moment, without the meter's turn: nothing may be decided on it that its desk
         does not decide again. NotInstalled as for the desk."""
+        ...
+
+    async def used(self, area_id: int | None, requester: str, limits: Limits) -> Used:
+        """The places that count against a trip now. A look: whoever sends takes one."""
+        ...
+
+    async def take_place(self, command: Command, area_id: int | None, limits: Limits) -> Place:
+        """Take a place for the next attempt of this trip, if all three limits have room, in a transaction of
+        its own: two at once never take the same last one. What this attempt took within PLACE_LASTS is kept.
+
+        A place that is not made use of stays taken: more is counted than is sent, never less."""
         ...
 
     async def known(self, requester: str, idempotency_key: str) -> tuple[Command, bytes] | None:

@@ -22,12 +22,14 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gateway.clock import Clock
 from gateway.command import (
     GATED_AS_TRIP,
+    NO_PLACES,
     RESTORING,
     WHY_TEXT,
     Action,
     Change,
     Command,
     MeterFacts,
+    Place,
     State,
     Used,
     Why,
@@ -128,7 +130,7 @@ class Tickets:
     async def _ask_first(self, seen: Command) -> None:
         """The gates that cost nothing, then billing: as before a command is sent otherwise."""
         async with self._store.desk(seen.meter_id) as desk:
-            self._ready(desk, seen, Used(0, 0, 0))
+            self._ready(desk, seen, NO_PLACES)
             facts = desk.facts
         if seen.action in GATED_AS_TRIP:
             owes = await self._ask_billing(seen, facts)
@@ -159,12 +161,14 @@ class Tickets:
 
     async def _claim(self, seen: Command, by: str, machine: str, mark: str) -> tuple[Ticket, Prepared]:
         """SENDING with the frame's hash, committed: before that nobody has the frame."""
+        place: Place | None = None
+        if seen.action in GATED_AS_TRIP:
+            facts = await self._store.look(seen.meter_id)
+            place = await self._store.take_place(seen, facts.area_id, policy.limits(facts, self._rules()))
         async with self._store.desk(seen.meter_id) as desk:
-            used = Used(0, 0, 0)
-            if seen.action in GATED_AS_TRIP:
-                window = policy.limits(desk.facts, self._rules()).window
-                used = await desk.used(window, self._clock.now(), seen.requester)
-            command = self._ready(desk, seen, used)
+            command = self._ready(desk, seen, NO_PLACES if place is None else place.used)
+            if place is not None and not policy.stands(place, desk.facts, self._rules(), self._clock.now()):
+                raise NotNow("the limits have changed just now: ask again 限额刚有变动，请重试")
             if command.action in GATED_AS_TRIP and not numbers_of(desk.facts.meter):
                 raise Unfit(Why.WRONG_METER, f"no meter tells {desk.facts.meter} as its number 表号无法核对")
             now = self._clock.now()

@@ -8,18 +8,22 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime
+from typing import Final
 from uuid import UUID
 
 import psycopg
 
 from gateway.clock import Clock
-from gateway.command import Command, MeterFacts, Ref, Unsure
+from gateway.command import PLACE_LASTS, Command, Limits, MeterFacts, Place, Ref, Unsure, Used
 from gateway.storage import frame_secret
 from gateway.storage.command_rows import command_of, ref_of, statement
 from gateway.storage.database import Database, first_line
 from gateway.storage.desk import MeterDesk as MeterDesk
 from gateway.storage.desk import see
 from gateway.storage.frame_secret import FrameSecret
+
+_LIMITS_LOCK: Final = 0x4C44_0005
+"""Key of the advisory lock under which places are taken."""
 
 
 def _unseen(command: Command, kind: str, at: datetime) -> None:
@@ -68,6 +72,38 @@ class Commands:
         """What stands now, without the meter's turn. NotInstalled where the meter was never anywhere."""
         async with self._database.reading() as connection:
             return (await see(connection, meter_id, self._clock.now())).facts
+
+    async def used(self, area_id: int | None, requester: str, limits: Limits) -> Used:
+        """The places that count against a trip now; see `control.stores`."""
+        since = self._clock.now() - limits.window - PLACE_LASTS
+        async with self._database.reading() as connection:
+            cursor = await connection.execute(statement("used"), (area_id, requester, since))
+            row = await cursor.fetchone()
+        assert row is not None
+        return Used(*row)
+
+    async def take_place(self, command: Command, area_id: int | None, limits: Limits) -> Place:
+        """A place within the limits for the next attempt of this trip; see `control.stores`."""
+        now = self._clock.now()
+        told = {
+            "lock": _LIMITS_LOCK,
+            "command_id": command.id,
+            "attempt": command.attempts + 1,
+            "area_id": area_id,
+            "requester": command.requester,
+            "now": now,
+            "since": now - limits.window - PLACE_LASTS,
+            "fresh": now - PLACE_LASTS,
+            "most_area": limits.area,
+            "most_requester": limits.requester,
+            "most_all": limits.all,
+        }
+        async with self._database.reading() as connection:
+            cursor = await connection.execute(statement("take_place"), told)
+            row = await cursor.fetchone()
+        assert row is not None
+        at, *used = row
+        return Place(at, Used(*used), limits, area_id)
 
     async def known(self, requester: str, idempotency_key: str) -> tuple[Command, bytes] | None:
         """The command that this key made, and the hash of its body."""

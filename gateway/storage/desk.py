@@ -6,17 +6,18 @@ The statements are in queries/commands.sql. What may follow what is not decided 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, Final, NamedTuple
 from uuid import UUID
 
 import psycopg
+from psycopg import AsyncCursor
+from psycopg.rows import TupleRow
 
 from gateway.command import (
     ENDS,
-    GATED_AS_TRIP,
     NOTHING,
     RESTORING,
     Change,
@@ -28,7 +29,6 @@ from gateway.command import (
     Proof,
     Stale,
     State,
-    Used,
     Why,
     canonical,
     chained,
@@ -37,9 +37,6 @@ from gateway.storage.command_rows import command_of, facts_of, statement
 from gateway.storage.database import Connection
 from gateway.storage.event_bodies import asked_for, settled, tellable, written
 from gateway.storage.frame_secret import FrameSecret
-
-_LIMITS_LOCK: Final = 0x4C44_0005
-"""Key of the advisory lock under which trips are counted."""
 
 _TOLD: Final = ENDS | {State.FIELD}
 """States that others are told of."""
@@ -98,17 +95,15 @@ class MeterDesk:
         cls, connection: Connection, meter_id: int, now: datetime, secret: FrameSecret
     ) -> MeterDesk:
         """Wait for the meter's turn, then see what is known of it. NotInstalled: it never was anywhere."""
-        cursor = await connection.execute(statement("lock_meter"), (meter_id,))
-        row = await cursor.fetchone()
-        if row is None:
+        seen = await _lock_and_see(connection, meter_id, now)
+        if seen is None:
             try:
                 await connection.execute(statement("first_intent"), (meter_id,))
             except psycopg.errors.ForeignKeyViolation as error:
                 raise NotInstalled(f"there is no meter {meter_id} in the assets") from error
-            cursor = await connection.execute(statement("lock_meter"), (meter_id,))
-            row = await cursor.fetchone()
-            assert row is not None
-        return cls(connection, await see(connection, meter_id, now), now, secret)
+            seen = await _lock_and_see(connection, meter_id, now)
+            assert seen is not None
+        return cls(connection, seen, now, secret)
 
     @property
     def facts(self) -> MeterFacts:
@@ -223,17 +218,6 @@ class MeterDesk:
             kind if kind in _TOLD_NOTES else None,
         )
 
-    async def used(self, window: timedelta, now: datetime, requester: str) -> Used:
-        """Trips that may have left within `window`; others wait with theirs until the desk closes."""
-        await self._connection.execute(statement("lock_limits"), (_LIMITS_LOCK,))
-        cursor = await self._connection.execute(
-            statement("used"),
-            {"area_id": self._facts.area_id, "requester": requester, "since": now - window},
-        )
-        row = await cursor.fetchone()
-        assert row is not None
-        return Used(*row)
-
     async def put_off(self, command: Command, until: datetime, why: Why, detail: str = "") -> Command:
         """Look at the command again at `until`; an event only where `why` is another than before. Stale."""
         if command.why is not why:
@@ -326,9 +310,6 @@ class MeterDesk:
                 "valid_until": moved.valid_until,
                 "energised_at": moved.energised_at,
                 "waits": not self.may_be_lost,
-                "counts": then is State.SENDING is not command.state and command.action in GATED_AS_TRIP,
-                "area_id": self._facts.area_id,
-                "requester": command.requester,
                 "organisation_id": self._facts.organisation_id,
                 "tells": None if tells is None else f"relay-command.{tells}",
                 "told": None if tells is None else self._told(moved),
@@ -377,11 +358,28 @@ class MeterDesk:
         await self._connection.commit()
 
 
+async def _lock_and_see(connection: Connection, meter_id: int, now: datetime) -> Seen | None:
+    """Wait for the meter's turn and see what stands then, in one turn with the server, which carries out one
+    statement after the other. None: there is nothing to lock yet."""
+    async with connection.pipeline():
+        lock = await connection.execute(statement("lock_meter"), (meter_id,))
+        facts = await _ask_facts(connection, meter_id, now)
+        locked, rows = await lock.fetchone(), await facts.fetchall()
+    return None if locked is None else _seen(rows, meter_id)
+
+
 async def see(connection: Connection, meter_id: int, now: datetime) -> Seen:
     """What stands at this moment. NotInstalled: the meter never was anywhere."""
+    facts = await _ask_facts(connection, meter_id, now)
+    return _seen(await facts.fetchall(), meter_id)
+
+
+async def _ask_facts(connection: Connection, meter_id: int, now: datetime) -> AsyncCursor[TupleRow]:
     # in binary: a record in text has lost its types
-    cursor = await connection.execute(statement("facts"), {"meter_id": meter_id, "now": now}, binary=True)
-    rows = await cursor.fetchall()
+    return await connection.execute(statement("facts"), {"meter_id": meter_id, "now": now}, binary=True)
+
+
+def _seen(rows: Sequence[TupleRow], meter_id: int) -> Seen:
     if not rows:
         raise NotInstalled(f"meter {meter_id} was never installed anywhere")
     *known, worker, generation, intent = rows[0][:_FACTS]

@@ -25,7 +25,14 @@ from tests.end_to_end.relay_planted import PLANTED
 TURNS_TO_LEAVE: Final = 3
 """Turns of the loop after which what was handed to the socket is with the kernel."""
 
-COURSE: Final = ("meter read", "frame prepared", "sending committed", "answer heard", "answer committed")
+COURSE: Final = (
+    "meter read",
+    "frame prepared",
+    "place taken",
+    "sending committed",
+    "answer heard",
+    "answer committed",
+)
 """Points that `Course` names itself."""
 
 AROUND: Final = (

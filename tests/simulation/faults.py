@@ -15,7 +15,14 @@ if TYPE_CHECKING:
     from tests.simulation.worker import Worker
     from tests.simulation.world import World
 
-POINTS: Final = ("meter read", "frame prepared", "sending committed", "answer heard", "answer committed")
+POINTS: Final = (
+    "meter read",
+    "frame prepared",
+    "place taken",
+    "sending committed",
+    "answer heard",
+    "answer committed",
+)
 JOURNAL_POINTS: Final = ("writing kept", "written", "heard", "heard kept", "filed")
 
 LONG_STOP_S: Final = 3900.0

@@ -15,16 +15,16 @@ from gateway.control.journal_file import JournalFile, Record, _line
 from gateway.control.journal_guards import FilingStore, GuardedDoor
 from gateway.door import NotWritten
 from gateway.errors import StorageError
-from tests.gateway.control.memory import MemoryCommands, MemoryDesk
+from tests.gateway.control.memory import MemoryCommands
 
 
 def limits_counted_for_nothing(patch: pytest.MonkeyPatch) -> None:
     """What was counted is not looked at."""
 
-    async def used(self: MemoryDesk, *rest: Any) -> Used:
+    def places(self: MemoryCommands, *rest: Any, **but: Any) -> Used:
         return Used(0, 0, 0)
 
-    patch.setattr(MemoryDesk, "used", used)
+    patch.setattr(MemoryCommands, "_places", places)
 
 
 def anybody_is_second(patch: pytest.MonkeyPatch) -> None:

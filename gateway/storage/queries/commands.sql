@@ -115,7 +115,7 @@ VALUES (%(command_id)s, %(meter_id)s, %(terminal_id)s, %(area_id)s, %(organisati
     %(created_at)s)
 
 -- name: move
--- One step, its event, and with it what counts a trip and tells others. No row: somebody else has moved it.
+-- One step, its event, and with it what tells others. No row: somebody else has moved it.
 WITH moved AS (
     UPDATE relay_command SET
         state = %(then)s, version = version + 1, changed_at = %(at)s, why = %(why)s, detail = %(detail)s,
@@ -124,9 +124,6 @@ WITH moved AS (
         valid_until = %(valid_until)s, energised_at = %(energised_at)s
     WHERE command_id = %(command_id)s AND state = %(state)s AND version = %(version)s
     RETURNING command_id
-), counted AS (
-    INSERT INTO relay_trip_sent (at, area_id, requester, command_id)
-    SELECT %(at)s, %(area_id)s, %(requester)s, command_id FROM moved WHERE %(counts)s
 ), told AS (
     INSERT INTO outbox (at, type, subject, organisation_id, data)
     SELECT %(at)s, %(tells)s, command_id::text, %(organisation_id)s, %(told)s::jsonb FROM moved
@@ -140,15 +137,14 @@ RETURNING event_id, CASE WHEN %(waits)s THEN set_config('synchronous_commit', 'o
 -- Where the chain of a command's events ends.
 SELECT events, chain FROM relay_command WHERE command_id = %s
 
--- name: lock_limits
--- Two that count at once would both find room for the last one.
-SELECT pg_advisory_xact_lock(%s)
-
 -- name: used
--- Trips that may have left since an instant.
-SELECT count(*) FILTER (WHERE area_id IS NOT DISTINCT FROM %(area_id)s),
-    count(*) FILTER (WHERE requester = %(requester)s), count(*)
-FROM relay_trip_sent WHERE at > %(since)s
+-- Trips of an area, of a requester and in all that have taken a place since an instant.
+SELECT of_area, of_requester, of_all FROM trip_places(%s, %s, %s)
+
+-- name: take_place
+-- A place for a trip, where all limits have room; the places of others.
+SELECT taken_at, of_area, of_requester, of_all FROM take_trip_place(%(lock)s, %(command_id)s, %(attempt)s, %(area_id)s,
+    %(requester)s, %(now)s, %(since)s, %(fresh)s, %(most_area)s, %(most_requester)s, %(most_all)s)
 
 -- name: open_field_order
 -- One open order a meter.

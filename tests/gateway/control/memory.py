@@ -10,22 +10,24 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
-from typing import Any, Protocol
+from datetime import UTC, datetime
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 from gateway.command import (
     ENDS,
-    GATED_AS_TRIP,
     NOTHING,
+    PLACE_LASTS,
     RESTORING,
     Action,
     Change,
     Command,
     KeyTaken,
+    Limits,
     MeterFacts,
     NewCommand,
     NotInstalled,
+    Place,
     Proof,
     Ref,
     Stale,
@@ -52,13 +54,23 @@ class Row:
     events: list[tuple[dict[str, Any], bytes]] = field(default_factory=list)
 
 
+class Taken(NamedTuple):
+    """A place within the limits."""
+
+    at: datetime
+    area_id: int | None
+    requester: str
+    command_id: UUID
+    attempt: int
+
+
 @dataclass
 class Kept:
     """What is durable."""
 
     rows: dict[UUID, Row] = field(default_factory=dict)
     intents: dict[int, int] = field(default_factory=dict)
-    trips: list[tuple[datetime, int | None, str]] = field(default_factory=list)
+    places: list[Taken] = field(default_factory=list)
     outbox: list[tuple[str, UUID]] = field(default_factory=list)
     field_orders: dict[int, UUID] = field(default_factory=dict)
     owners: dict[int, tuple[str, int]] = field(default_factory=dict)
@@ -68,7 +80,7 @@ class Kept:
         return Kept(
             dict(self.rows),
             dict(self.intents),
-            list(self.trips),
+            list(self.places),
             list(self.outbox),
             dict(self.field_orders),
             dict(self.owners),
@@ -91,7 +103,6 @@ class MemoryCommands:
         self.lock_timeout: float | None = None
         """seconds that a desk waits for another one's"""
         self._desks: dict[int, asyncio.Lock] = {}
-        self._limits = asyncio.Lock()
         self._open: dict[int, MemoryDesk] = {}
 
     def desk_is_open(self, meter_id: int) -> bool:
@@ -102,7 +113,7 @@ class MemoryCommands:
         """As when the server restarts: no open desk is kept, and none keeps others waiting."""
         for desk in self._open.values():
             desk.cut = True
-        self._open, self._desks, self._limits = {}, {}, asyncio.Lock()
+        self._open, self._desks = {}, {}
 
     @asynccontextmanager
     async def desk(self, meter_id: int) -> AsyncIterator[MemoryDesk]:
@@ -122,7 +133,6 @@ class MemoryCommands:
                 except StorageError as error:
                     raise Unsure(str(error)) from error
             finally:
-                desk.let_go()
                 if self._open.get(meter_id) is desk:
                     del self._open[meter_id]
 
@@ -132,6 +142,35 @@ class MemoryCommands:
         if meter_id not in self.meters:
             raise NotInstalled(f"there is no meter {meter_id} in the assets")
         return MemoryDesk(self, meter_id, self.clock.now()).facts
+
+    def _places(self, area_id: int | None, requester: str, limits: Limits, but: Taken | None = None) -> Used:
+        since = self.clock.now() - limits.window - PLACE_LASTS
+        others = [one for one in self.kept.places if one.at > since and one is not but]
+        return Used(
+            sum(one.area_id == area_id for one in others),
+            sum(one.requester == requester for one in others),
+            len(others),
+        )
+
+    async def used(self, area_id: int | None, requester: str, limits: Limits) -> Used:
+        self.hook("read", 0)
+        return self._places(area_id, requester, limits)
+
+    async def take_place(self, command: Command, area_id: int | None, limits: Limits) -> Place:
+        await self.pace()
+        self.hook("place", command.meter_id)
+        now = self.clock.now()
+        who = area_id, command.requester, command.id, command.attempts + 1
+        had = next(
+            (one for one in reversed(self.kept.places) if one[1:] == who and one.at > now - PLACE_LASTS), None
+        )
+        used = self._places(area_id, command.requester, limits, but=had)
+        room = used.area < limits.area and used.requester < limits.requester and used.all < limits.all
+        if had is None and room:
+            had = Taken(max([now, *(one.at for one in self.kept.places[-1:])]), *who)
+            self.kept.places.append(had)
+        self.hook("place taken", command.meter_id)
+        return Place(None if had is None else had.at, used, limits, area_id)
 
     @asynccontextmanager
     async def _turn(self, meter_id: int) -> AsyncIterator[None]:
@@ -228,10 +267,8 @@ class MemoryDesk:
             if row.command.meter_id == meter_id
         }
         self._facts = replace(store.meters[meter_id], intent=kept.intents.get(meter_id, 0))
-        self._trips: list[tuple[datetime, int | None, str]] = []
         self._outbox: list[tuple[str, UUID]] = []
         self._order: UUID | None = None
-        self._counting: asyncio.Lock | None = None
         self.cut = False
 
     @property
@@ -323,8 +360,6 @@ class MemoryDesk:
         if evidence:
             told["evidence"] = evidence
         moved = self._write(command, then, "step", told, why, detail, change)
-        if then is State.SENDING and command.action in GATED_AS_TRIP:
-            self._trips.append((self._now, self._facts.area_id, command.requester))
         if then in ENDS or then is State.FIELD:
             self._outbox.append((f"relay-command.{then.value}", command.id))
         return moved
@@ -338,24 +373,6 @@ class MemoryDesk:
         if kind in ("permitted", "energised"):
             self._outbox.append((f"relay-command.{kind}", command.id))
         return noted
-
-    async def used(self, window: timedelta, now: datetime, requester: str) -> Used:
-        self._check_connection()
-        if self._counting is None:
-            lock = self._store._limits
-            try:
-                async with asyncio.timeout(self._store.lock_timeout):
-                    await lock.acquire()
-            except TimeoutError as error:
-                raise StorageError("the limits are not to be had: another one counts") from error
-            self._counting = lock
-            self._check_connection()
-        trips = [trip for trip in self._store.kept.trips if trip[0] > now - window]
-        return Used(
-            sum(area == self._facts.area_id for _, area, _ in trips),
-            sum(who == requester for _, _, who in trips),
-            len(trips),
-        )
 
     async def put_off(self, command: Command, until: datetime, why: Why, detail: str = "") -> Command:
         change = Change({"look_at": until})
@@ -389,15 +406,9 @@ class MemoryDesk:
                 kept.field_orders.pop(self._facts.meter_id, None)
         kept.rows.update(self._rows)
         kept.intents[self._facts.meter_id] = self._facts.intent
-        kept.trips += self._trips
         kept.outbox += self._outbox
         if self._order is not None:
             kept.field_orders.setdefault(self._facts.meter_id, self._order)
-
-    def let_go(self) -> None:
-        if self._counting is not None:
-            self._counting.release()
-            self._counting = None
 
     def _write(
         self,

@@ -105,8 +105,7 @@ async def test_a_batch_over_a_limit_is_held_whole_and_approved_whole(office: Off
 async def test_what_has_left_counts_against_a_batch(office: Office) -> None:
     limited(office, area=2, requester=3, all=4)
     made = await office.requests.accept(ask(1), "billing", "k")
-    async with office.store.desk(1) as desk:
-        await step(desk, made.command, State.SENDING)
+    await office.store.take_place(made.command, 1, Limits())
     assert (await office.batches.dry_run([ask(2)], "billing")).over == ()
     assert (await office.batches.dry_run([ask(2), ask(3), ask(4)], "another")).over == ()
     limited(office, area=1, requester=2, all=3)

@@ -16,16 +16,21 @@ import psycopg
 import pytest
 
 from gateway.command import (
+    PLACE_LASTS,
     Action,
     BlockKind,
     Change,
+    Command,
     KeyTaken,
+    Limits,
     MeterFacts,
     NewCommand,
     NotInstalled,
+    Place,
     Proof,
     Stale,
     State,
+    Used,
     Why,
     chained,
 )
@@ -49,6 +54,10 @@ class HandClock:
 
     def now(self) -> datetime:
         return self.shown
+
+    def go(self, seconds: float) -> None:
+        """On, or back."""
+        self.shown += timedelta(seconds=seconds)
 
 
 def facts(meter_id: int, terminal_id: int) -> MeterFacts:
@@ -74,9 +83,15 @@ def facts(meter_id: int, terminal_id: int) -> MeterFacts:
     )
 
 
+@pytest.fixture
+def clock() -> HandClock:
+    return HandClock()
+
+
 @pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.database)])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[CommandStore]:
-    clock = HandClock()
+async def store(
+    request: pytest.FixtureRequest, clock: HandClock, tmp_path: Path
+) -> AsyncIterator[CommandStore]:
     if request.param == "memory":
         yield MemoryCommands(clock, {1: facts(1, 1), 2: facts(2, 1), 3: facts(3, 2), 4: facts(4, 2)})
         return
@@ -265,30 +280,79 @@ async def test_a_permitted_close_is_looked_at_again(store: CommandStore) -> None
     assert await store.due([1], NOW + timedelta(hours=1), 10) == []
 
 
-async def test_trips_are_counted_with_the_desk_that_sends_them(store: CommandStore) -> None:
-    hour = timedelta(hours=1)
-    async with store.desk(1) as desk:
-        assert await desk.used(hour, NOW, "billing") == (0, 0, 0)
-        await step(desk, await desk.add(new(), State.QUEUED), State.SENDING)
-    with pytest.raises(Dies):
-        await die(store, 2, new())
-    async with store.desk(2) as desk:
-        await step(desk, await desk.add(new(Action.CLOSE), State.QUEUED), State.SENDING)
-    async with store.desk(3) as desk:
-        assert await desk.used(hour, NOW, "billing") == (1, 1, 1)
-        assert await desk.used(hour, NOW, "another") == (1, 0, 1)
-        assert await desk.used(hour, NOW + timedelta(hours=2), "billing") == (0, 0, 0)
+async def queued(store: CommandStore, meter_id: int, **told: Any) -> Command:
+    async with store.desk(meter_id) as desk:
+        return await desk.add(new(**told), State.QUEUED)
 
 
-async def test_two_that_count_at_once_see_each_other(store: CommandStore) -> None:
-    async def trip(meter_id: int) -> int:
-        async with store.desk(meter_id) as desk:
-            used = await desk.used(timedelta(hours=1), NOW, "billing")
-            await asyncio.sleep(0.05)
-            await step(desk, await desk.add(new(), State.QUEUED), State.SENDING)
-            return used.all
+async def test_a_place_is_taken_where_all_limits_have_room(store: CommandStore, clock: HandClock) -> None:
+    limits = Limits(area=2, requester=3, all=4)
+    first, second, third = [await queued(store, meter_id) for meter_id in (1, 2, 3)]
+    assert await store.used(1, "billing", limits) == (0, 0, 0)
+    assert await store.take_place(first, 1, limits) == Place(NOW, Used(0, 0, 0), limits, 1)
+    assert await store.take_place(second, 1, limits) == Place(NOW, Used(1, 1, 1), limits, 1)
+    assert await store.take_place(third, 1, limits) == Place(None, Used(2, 2, 2), limits, 1)  # the area
+    assert await store.take_place(third, None, limits) == Place(NOW, Used(0, 2, 2), limits, None)
+    assert await store.used(None, "billing", limits) == (1, 3, 3)
+    assert await store.used(1, "another", limits) == (2, 0, 3)
+    fourth = await queued(store, 4)
+    assert await store.take_place(fourth, 2, limits) == Place(None, Used(0, 3, 3), limits, 2)  # the requester
+    other = replace(fourth, requester="another")
+    assert await store.take_place(other, 2, replace(limits, all=3)) == Place(
+        None, Used(0, 0, 3), replace(limits, all=3), 2
+    )
+    assert await store.take_place(other, 2, limits) == Place(NOW, Used(0, 0, 3), limits, 2)
 
-    assert sorted(await asyncio.gather(*(trip(meter_id) for meter_id in (1, 2, 3, 4)))) == [0, 1, 2, 3]
+
+async def test_a_place_is_kept_by_its_attempt_for_a_while(store: CommandStore, clock: HandClock) -> None:
+    limits = Limits()
+    trip = await queued(store, 1)
+    assert await store.take_place(trip, 1, limits) == Place(NOW, Used(0, 0, 0), limits, 1)
+    clock.go(PLACE_LASTS.total_seconds() / 2)
+    assert await store.take_place(trip, 1, limits) == Place(NOW, Used(0, 0, 0), limits, 1)
+    assert (await store.take_place(trip, 2, limits)).used == (0, 1, 1)  # in another area it is another
+    again = await store.take_place(replace(trip, attempts=1), 1, limits)
+    assert again == Place(clock.now(), Used(1, 2, 2), limits, 1)
+    clock.go(PLACE_LASTS.total_seconds())
+    assert (await store.take_place(trip, 1, limits)).at == clock.now()
+    assert await store.used(1, "billing", limits) == (3, 4, 4)
+
+
+async def test_places_count_for_the_window_and_as_long_as_one_lasts(
+    store: CommandStore, clock: HandClock
+) -> None:
+    limits = Limits(window=timedelta(minutes=10))
+    await store.take_place(await queued(store, 1), 1, limits)
+    clock.go(300.0)
+    await store.take_place(await queued(store, 2), 1, limits)
+    clock.go(300.0 + PLACE_LASTS.total_seconds() - 1)
+    assert await store.used(1, "billing", limits) == (2, 2, 2)
+    clock.go(1.0)
+    assert await store.used(1, "billing", limits) == (1, 1, 1)
+    clock.go(300.0)
+    assert await store.used(1, "billing", limits) == (0, 0, 0)
+
+
+async def test_a_clock_that_went_back_gets_places_behind_those_before(
+    store: CommandStore, clock: HandClock
+) -> None:
+    limits = Limits(all=1)
+    first, second = await queued(store, 1), await queued(store, 2)
+    ahead = clock.now()
+    await store.take_place(first, 1, limits)
+    clock.go(-60.0)
+    assert (await store.take_place(second, 1, limits)).at is None
+    assert (await store.take_place(second, 1, replace(limits, all=2))).at == ahead
+    assert await store.used(1, "billing", limits) == (2, 2, 2)
+
+
+async def test_two_at_once_never_take_the_same_last_place(store: CommandStore) -> None:
+    limits = Limits(all=6)
+    trips = [await queued(store, meter_id) for meter_id in (1, 2, 3, 4) for _ in range(3)]
+    places = await asyncio.gather(*(store.take_place(one, 1, limits) for one in trips))
+    taken = [place for place in places if place.at is not None]
+    assert sorted(place.used.all for place in taken) == [0, 1, 2, 3, 4, 5]
+    assert {place.used.all for place in places if place.at is None} == {6}
 
 
 async def test_putting_off_is_one_fact(store: CommandStore) -> None:

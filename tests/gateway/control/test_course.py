@@ -339,7 +339,7 @@ async def test_a_trip_that_waits_for_room_leaves_its_meter_alone_until_there_is_
         return await clock_offset()
 
     monkeypatch.setattr(bench.door, "clock_offset", counted)
-    bench.store.kept.trips.append((bench.clock.now(), FACTS.area_id, "another"))
+    bench.store.kept.places.append(Taken(bench.clock.now(), FACTS.area_id, "another", uuid4(), 1))
     trip = await bench.accept(Action.TRIP)
     await bench.work()
     assert bench.command(trip).why is Why.OVER_LIMIT
