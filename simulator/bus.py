@@ -125,7 +125,9 @@ class Bus:
     def _meant(self, port: int, address: str) -> Sequence[MeterPlan]:
         """Those on this port whose address that is, or may be."""
         if "A" in address:
-            return [plan for plan in self._plan.meters if plan.port == port and matches(address, plan.address)]
+            return [
+                plan for plan in self._plan.meters if plan.port == port and matches(address, plan.address)
+            ]
         return self._by_address.get((port, address), ())
 
     @cached_property

@@ -37,6 +37,11 @@ class Channel:
         self._waiting: list[tuple[Urgency, int, asyncio.Future[None]]] = []
         self._order = itertools.count()
 
+    @property
+    def hurries(self) -> bool:
+        """Does a relay command wait for it?"""
+        return any(urgency <= Urgency.RELAY and not turn.done() for urgency, _, turn in self._waiting)
+
     async def take(self, urgency: Urgency) -> None:
         """Wait until the channel is ours. InputError when too many wait already; relay commands, of which a
         terminal has one at a time, wait in any case."""

@@ -162,6 +162,7 @@ class Conversation:
         self._last_bytes = self.last_frame
         self._owner = owner
         self._turnstile = turnstile
+        self._turn: asyncio.Future[None] | None = None
         self._settings = settings
         self._clock = clock
         self._metrics = metrics
@@ -189,8 +190,8 @@ class Conversation:
 
     @property
     def _urgent(self) -> bool:
-        """Does a relay command wait for what comes?"""
-        return self._open is not None and self._open.urgency <= Urgency.RELAY
+        """Does a relay command wait for what comes, or for the channel that what comes sets free?"""
+        return (self._open is not None and self._open.urgency <= Urgency.RELAY) or self._channel.hurries
 
     async def run(self) -> None:
         """Read and handle what comes until the link ends, by the peer, a deadline, or too much damage."""
@@ -199,7 +200,8 @@ class Conversation:
             while True:
                 data, settle = await self.link.read()
                 if not (self._urgent or self._turnstile.passed()):
-                    await self._turnstile.pass_through()
+                    self._turn = self._turnstile.queue()
+                    await self._turn
                 now = self._clock.monotonic()
                 self.received += len(data)
                 self._last_bytes = now
@@ -486,6 +488,8 @@ class Conversation:
         """See that a lesser exchange does not keep the channel from `turn` for longer than PATIENCE_S."""
         lesser = self._open
         least = lesser is not None and lesser.urgency == Urgency.EVENTS
+        if urgency <= Urgency.RELAY and self._turn is not None and not self._turn.done():
+            self._turn.set_result(None)  # the answer that keeps the channel has come and waits to be handled
         if turn.done() or (urgency > Urgency.PERSON and not least):
             return
         wait = PATIENCE_S

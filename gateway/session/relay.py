@@ -104,6 +104,7 @@ class RelayDoors:
     async def open(self, facts: MeterFacts) -> AsyncIterator[RelayDoor | None]:
         """See `Doors`. A close passes all else that waits for the terminal."""
         async with AsyncExitStack() as stack:
+            stack.enter_context(self._registry.turnstile.giving_way())
             yield await self._open(facts, stack)
 
     async def _open(self, facts: MeterFacts, stack: AsyncExitStack) -> RelayDoor | None:

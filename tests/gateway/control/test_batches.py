@@ -9,7 +9,7 @@ from uuid import uuid4
 
 import pytest
 
-from gateway.command import Action, BlockKind, Limits, State, Why
+from gateway.command import PLACE_LASTS, Action, BlockKind, Limits, State, Why
 from gateway.control.ask import KeyReused, NoSuch, NotNow, NotYou, Unfit
 from gateway.control.batches import LONGEST
 from gateway.control.stores import step
@@ -115,7 +115,7 @@ async def test_what_has_left_counts_against_a_batch(office: Office) -> None:
         "requester: 1 + 3 > 2",
         "all: 1 + 3 > 3",
     )
-    office.clock.shown += timedelta(hours=1)
+    office.clock.shown += timedelta(hours=1) + PLACE_LASTS
     assert (await office.batches.dry_run([ask(2), ask(3)], "billing")).over == ()
 
 

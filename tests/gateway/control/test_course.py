@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -9,15 +10,28 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from gateway.command import Action, Block, BlockKind, Command, Limits, MeterFacts, NewCommand, State, Why
+from gateway.command import (
+    PLACE_LASTS,
+    Action,
+    Block,
+    BlockKind,
+    Command,
+    Limits,
+    MeterFacts,
+    NewCommand,
+    State,
+    Why,
+)
 from gateway.control.stores import step
 from gateway.door import Trouble
 from gateway.errors import StorageError
 from gateway.model import RelayKind
 from tests.gateway.control.bench import NOW, Bench
+from tests.gateway.control.memory import Taken
 from tests.gateway.control.test_policy import FACTS
 
 MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
 BLOCK = Block(7, BlockKind.MEDICAL, NOW - timedelta(days=1), None, "hospital list")
 
 
@@ -352,6 +366,44 @@ async def test_a_trip_that_waits_for_room_leaves_its_meter_alone_until_there_is_
     bench.clock.shown += 50 * MINUTE
     await bench.work_until(trip, State.VERIFIED)
     assert asked == 2
+
+
+@pytest.mark.parametrize(
+    "meanwhile",
+    [
+        lambda bench: bench.change(area_id=77),
+        lambda bench: setattr(bench, "rules", replace(bench.rules, limits=Limits(window=2 * HOUR))),
+        lambda bench: setattr(bench.clock, "shown", bench.clock.shown + PLACE_LASTS + MINUTE / 60),
+    ],
+    ids=["the area is another", "the limits are others", "it took too long"],
+)
+async def test_a_place_that_does_not_count_any_more_is_not_sent_by(
+    meanwhile: Callable[[Bench], None],
+) -> None:
+    bench = Bench()
+    trip = await bench.accept(Action.TRIP)
+    takes = iter([True])
+
+    def at(point: str) -> None:
+        if point == "place taken" and next(takes, False):
+            meanwhile(bench)
+
+    await bench.work(bench.new_course(at=at))
+    assert bench.states(trip) == ["requested", "queued"]
+    assert len(bench.store.kept.places) == 1
+    await bench.work_until(trip, State.VERIFIED)
+    assert len(bench.store.kept.places) == 2 - (bench.rules.limits.window > HOUR)
+
+
+async def test_a_place_stays_with_a_trip_that_did_not_leave() -> None:
+    bench = Bench()
+    bench.door.fails_to_write = True
+    trip = await bench.accept(Action.TRIP)
+    await bench.work()
+    assert bench.states(trip) == ["requested", "queued", "sending", "queued"]
+    bench.door.fails_to_write = False
+    await bench.work_until(trip, State.VERIFIED)
+    assert len(bench.store.kept.places) == 1
 
 
 async def struck_by_a_copy(bench: Bench, waits: NewCommand) -> tuple[UUID, Command]:
