@@ -78,6 +78,8 @@ class Registry:
         self._peers: set[Peer] = set()
         self._owners: dict[str, Peer] = {}
         self._sessions: dict[str, TerminalSession] = {}
+        self.changes = 0
+        """how often a session has begun or ended"""
         self._contests: dict[str, Contest] = {}
         self._contested_seen: set[str] = set()
         self._watches: dict[str, ClockWatch] = {}
@@ -267,6 +269,7 @@ class Registry:
             took_over=peer.took_over,
         )
         peer.session = self._sessions[address] = session
+        self.changes += 1
         master = peer.conversation.master
         master.password, master.fcv = session.profile.password, session.profile.fcv
         self._metrics.sessions.set(len(self._sessions))
@@ -294,6 +297,7 @@ class Registry:
         session.end()
         if self._sessions.get(session.address) is session:
             del self._sessions[session.address]
+            self.changes += 1
             self._metrics.sessions.set(len(self._sessions))
 
     # contests, and what is written down now and then
