@@ -58,6 +58,10 @@ DAMAGE_REFILL_PER_S: Final = 64
 rate that no honest line of one in a hundred damaged frames reaches."""
 
 
+SHORT: Final = 64
+"""Bytes that are handled at once: a heartbeat, a login, what dribbles. Answers of a sweep are longer; those
+take turns."""
+
 EVENTS_A_TURN: Final = 16
 """Frames of one peer that are handled before the others have a turn: one chunk may hold a hundred."""
 
@@ -199,7 +203,7 @@ class Conversation:
         try:
             while True:
                 data, settle = await self.link.read()
-                if not (self._urgent or self._turnstile.passed()):
+                if len(data) > SHORT and not (self._urgent or self._turnstile.passed()):
                     self._turn = self._turnstile.queue()
                     await self._turn
                 now = self._clock.monotonic()

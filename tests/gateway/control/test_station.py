@@ -17,7 +17,9 @@ from gateway.control.journal_file import JournalError, JournalFile, OsFolder, Re
 from gateway.control.policy import LOOK_AGAIN, Rules
 from gateway.control.station import Station
 from gateway.metrics import Metrics
+from gateway.model import Point
 from gateway.session.settings import MeterProfile
+from gateway.session.turnstile import Turnstile
 from gateway.storage.database import Database
 from tests.gateway.control.crash_folder import full_disk
 from tests.gateway.control.office import Office, ask, in_database
@@ -26,6 +28,12 @@ from tests.gateway.control.test_journal import AWAY, M1, Logins, Outage, dark
 
 class Registry(Logins):
     """As much of the sessions' registry as the station asks for; nobody can be reached."""
+
+    changes = 0
+
+    def __init__(self, *points: Point) -> None:
+        super().__init__(*points)
+        self.turnstile = Turnstile()
 
     def on_login(self, callback: Callable[[Any], None]) -> None:
         pass

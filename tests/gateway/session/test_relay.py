@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -17,10 +17,12 @@ from gateway.clock import from_device
 from gateway.command import Action, Command, RelayStatus, Why
 from gateway.door import Accepted, Answer, Doors, NotWritten, Prepared, Record, Refused, Silence, Trouble
 from gateway.errors import InputError
+from gateway.session import relay
 from gateway.session.channel import EXCHANGES_WAITING, Urgency
 from gateway.session.conversation import TIMES_DAMAGED
 from gateway.session.relay import RelayDoor, RelayDoors
 from gateway.session.settings import MeterProfile
+from gateway.session.terminal import TerminalSession
 from gateway.transports.link import Taken
 from gateway.transports.memory import MemoryLink
 from protocols.q_gdw376 import messages
@@ -53,6 +55,29 @@ async def sent(door: RelayDoor, action: Action = Action.TRIP, deadline: datetime
 def test_the_doors_are_what_control_wants() -> None:
     wanted: type[Doors] = RelayDoors
     assert wanted is not None
+
+
+async def test_terminals_are_not_counted_anew_while_none_comes_or_goes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with bench() as one:
+        counted = 0
+        sessions = one.made.registry.sessions
+
+        def count() -> Iterable[TerminalSession]:
+            nonlocal counted
+            counted += 1
+            return sessions()
+
+        monkeypatch.setattr(one.made.registry, "sessions", count)
+        monkeypatch.setattr(relay, "HERE_S", 0.0)
+        before = one.doors.here()
+        for _ in range(3):
+            await asyncio.sleep(0.01)
+            assert one.doors.here() is before == {7}
+        assert counted <= 1
+        await one.device.hang_up()
+        await until(lambda: one.doors.here() == frozenset())
 
 
 async def test_there_is_no_door_where_the_terminal_is_not() -> None:

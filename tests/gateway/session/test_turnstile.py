@@ -23,6 +23,9 @@ from tests.gateway.session.stage import (
 
 NEVER_S = 60.0
 
+DUES = [due(pn) for pn in range(1, 5)]
+UNITS = [frozen_unit(pn) for pn in range(1, 5)]
+
 
 async def went_through(gate: Turnstile, turns: list[asyncio.Future[None]], loop_turns: int) -> list[int]:
     """How many had gone through after each turn of the loop."""
@@ -80,13 +83,15 @@ async def shut(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[tuple[Stage, De
     """A stage whose turnstile lets nobody through: what comes waits behind a sweep."""
     async with stage(assets(), clock=noon_clock()) as made:
         device = await made.logged_in()
-        device.answers[0x0D, 161] = lambda frame: [frozen_unit(1)]
-        assert (await made.session().read_frozen([due(1)])).rows
+        device.answers[0x0D, 161] = lambda frame: UNITS
+        assert (await made.session().read_frozen(DUES)).rows
         monkeypatch.setattr(turnstile, "BESIDE_RELAY_S", NEVER_S)
         with made.registry.turnstile.giving_way():
             while made.registry.turnstile.passed():
                 pass
             yield made, device
+            for turn in made.registry.turnstile._waiting:
+                turn.cancel()
 
 
 async def held(made: Stage, urgency: Urgency) -> None:
@@ -99,7 +104,7 @@ async def test_a_relay_command_does_not_wait_for_an_answer_that_waits_for_its_tu
     shut: tuple[Stage, Device],
 ) -> None:
     made, device = shut
-    reading = asyncio.create_task(made.session().read_frozen([due(1)]))
+    reading = asyncio.create_task(made.session().read_frozen(DUES))
     await until(lambda: len(device.requests(0x0D)) == 2)
     await asyncio.sleep(0.05)
     assert not reading.done()  # its answer has come, and waits
@@ -109,11 +114,16 @@ async def test_a_relay_command_does_not_wait_for_an_answer_that_waits_for_its_tu
 
 async def test_others_wait_for_it(shut: tuple[Stage, Device]) -> None:
     made, device = shut
-    reading = asyncio.create_task(made.session().read_frozen([due(1)]))
+    reading = asyncio.create_task(made.session().read_frozen(DUES))
     await until(lambda: len(device.requests(0x0D)) == 2)
     with pytest.raises(TimeoutError):
         await held(made, Urgency.LEARN)
     reading.cancel()
+
+
+async def test_a_heartbeat_does_not_wait_behind_a_sweep(shut: tuple[Stage, Device]) -> None:
+    _, device = shut
+    await device.confirmed(await device.beat(), 1.0)
 
 
 async def test_an_answer_that_comes_while_a_relay_command_waits_is_handled_at_once(
@@ -121,11 +131,11 @@ async def test_an_answer_that_comes_while_a_relay_command_waits_is_handled_at_on
 ) -> None:
     made, device = shut
     device.answers[0x0D, 161] = lambda frame: None
-    reading = asyncio.create_task(made.session().read_frozen([due(1)]))
+    reading = asyncio.create_task(made.session().read_frozen(DUES))
     await until(lambda: len(device.requests(0x0D)) == 2)
     waiting = asyncio.create_task(held(made, Urgency.RELAY))
     await asyncio.sleep(0.05)
     assert not waiting.done()
-    await device.link.write(device.reply(device.requests(0x0D)[1], [frozen_unit(1)]))
+    await device.link.write(device.reply(device.requests(0x0D)[1], UNITS))
     await waiting
     assert (await reading).rows
