@@ -199,9 +199,6 @@ class Batches:
         try:
             async with self._store.desk(ask.meter_id) as desk:
                 facts = desk.facts
-                if facts.area_id not in used:
-                    limits = policy.limits(facts, self._rules())
-                    used[facts.area_id] = await self._store.used(facts.area_id, by, limits), limits
                 self._requests.check_times(ask)
                 action, said = self._requests.judge(ask, facts)
                 line = Line(
@@ -219,6 +216,9 @@ class Batches:
                 raise _Looked
         except _Looked:
             assert line is not None
+            if facts.area_id not in used:
+                limits = policy.limits(facts, self._rules())
+                used[facts.area_id] = await self._store.used(facts.area_id, by, limits), limits
             return line
         except NotInstalled:
             return _unfit(ask, Unfit(Why.UNKNOWN_METER, ask.meter))

@@ -97,19 +97,16 @@ class Filing:
     async def _add_to(self, desk: Desk, entry: Entry, command_id: UUID) -> Command:
         """The request had reached the database after all, or came a second time: one command, and all that
         was done for it."""
-        command = found_on(desk, await self._seen(command_id), *State)
+        stands = await desk.command(command_id)
+        if stands is None:
+            raise StorageError(f"command {command_id} has gone")
+        command = found_on(desk, stands, *State)
         if command is None:
-            command = await self._seen(command_id)
+            command = stands
             log.error("a close that had ended was sent again", command=str(command_id), key=entry.key)
         command = await self._tell(desk, command, entry)
         if command.state is State.QUEUED:
             return await self._stand(desk, command, entry)
-        return command
-
-    async def _seen(self, command_id: UUID) -> Command:
-        command = await self._store.command(command_id)
-        if command is None:
-            raise StorageError(f"command {command_id} has gone")
         return command
 
     async def _tell(self, desk: Desk, command: Command, entry: Entry) -> Command:

@@ -246,7 +246,7 @@ class Prover:
 
     async def _follow(self, desk: Desk, ref: Ref, status: RelayStatus | Trouble) -> None:
         """A permitted close: has the button been pressed?"""
-        command = await self._store.command(ref.id)
+        command = await desk.command(ref.id)
         if command is None or command.state is not State.VERIFIED or command.look_at is None:
             return
         now = self._clock.now()

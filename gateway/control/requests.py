@@ -386,7 +386,7 @@ class Requests:
                 async with self._store.desk(seen.meter_id) as desk:
                     mine = next((one for one in desk.facts.open if one.id == command_id), None)
                     if mine is None:  # it has ended, and ends stay
-                        mine = await self._store.command(command_id)
+                        mine = await desk.command(command_id)
                         assert mine is not None
                     return await work(desk, mine)
             except Unsure:

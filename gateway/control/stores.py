@@ -2,6 +2,9 @@
 
 Everything that decides about one meter happens at its desk: one transaction, one at a time for each meter.
 Every method may raise StorageError; then nothing of the desk was kept, unless it is Unsure.
+
+Whoever has a desk open has a connection of the database, and asks nothing of the store: where all that have
+one wait for a second, none of them goes on.
 """
 
 from __future__ import annotations
@@ -70,6 +73,10 @@ class Desk(Protocol):
     async def put_off(self, command: Command, until: datetime, why: Why, detail: str = "") -> Command:
         """Look at the command again at `until`. An event is written only where `why` is another than before:
         a brake that holds for a day is one fact."""
+        ...
+
+    async def command(self, command_id: UUID) -> Command | None:
+        """One of this meter's commands, also one that has ended: `facts.open` has the others."""
         ...
 
     async def owned(self, worker: str, generation: int) -> bool:

@@ -132,7 +132,7 @@ class TicketUses:
 
     async def _put_down_late(self, desk: Desk, seen: Command, deed: Deed, by: str, mark: str | None) -> None:
         """The command has ended; one that was verified takes notes all the same."""
-        ended = await self._store.command(seen.id)
+        ended = await desk.command(seen.id)
         if mark is None or ended is None:
             return
         if ended.state is not State.VERIFIED:

@@ -238,6 +238,13 @@ class MeterDesk:
             raise _stale(command)
         return replace(command, version=command.version + 1, look_at=until, detail=detail)
 
+    async def command(self, command_id: UUID) -> Command | None:
+        """As it stands, on the desk's own connection; None where it is none of this meter's."""
+        cursor = await self._connection.execute(statement("command"), (command_id,))
+        row = await cursor.fetchone()
+        command = None if row is None else command_of(row)
+        return command if command is not None and command.meter_id == self._facts.meter_id else None
+
     async def owned(self, worker: str, generation: int) -> bool:
         """Did this worker still hold this login of the meter's terminal when the desk opened?"""
         return self._login == (worker, generation)

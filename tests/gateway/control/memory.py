@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, NamedTuple, Protocol
@@ -87,6 +88,15 @@ class Kept:
         )
 
 
+_AT_A_DESK: ContextVar[bool] = ContextVar("at a desk", default=False)
+"""Has the running task a desk open? Then it has a connection of the database and must not want another."""
+
+
+def one_connection() -> None:
+    """AssertionError where the running task has one already."""
+    assert not _AT_A_DESK.get(), "with a desk open, a second connection is asked for"
+
+
 async def at_once() -> None:
     """The database takes no time."""
 
@@ -117,12 +127,14 @@ class MemoryCommands:
 
     @asynccontextmanager
     async def desk(self, meter_id: int) -> AsyncIterator[MemoryDesk]:
+        one_connection()
         await self.pace()
         self.hook("begin", meter_id)
         async with self._turn(meter_id):
             if meter_id not in self.meters:
                 raise NotInstalled(f"there is no meter {meter_id} in the assets")
             self._open[meter_id] = desk = MemoryDesk(self, meter_id, self.clock.now())
+            had = _AT_A_DESK.set(True)
             try:
                 yield desk
                 await self.pace()
@@ -133,10 +145,12 @@ class MemoryCommands:
                 except StorageError as error:
                     raise Unsure(str(error)) from error
             finally:
+                _AT_A_DESK.reset(had)
                 if self._open.get(meter_id) is desk:
                     del self._open[meter_id]
 
     async def look(self, meter_id: int) -> MeterFacts:
+        one_connection()
         await self.pace()
         self.hook("look", meter_id)
         if meter_id not in self.meters:
@@ -153,10 +167,12 @@ class MemoryCommands:
         )
 
     async def used(self, area_id: int | None, requester: str, limits: Limits) -> Used:
+        one_connection()
         self.hook("read", 0)
         return self._places(area_id, requester, limits)
 
     async def take_place(self, command: Command, area_id: int | None, limits: Limits) -> Place:
+        one_connection()
         await self.pace()
         self.hook("place", command.meter_id)
         now = self.clock.now()
@@ -192,13 +208,19 @@ class MemoryCommands:
             lock.release()
 
     async def known(self, requester: str, idempotency_key: str) -> tuple[Command, bytes] | None:
+        one_connection()
         self.hook("read", 0)
+        return self.made_by(requester, idempotency_key)
+
+    def made_by(self, requester: str, idempotency_key: str) -> tuple[Command, bytes] | None:
+        """See `known`."""
         for row in self.kept.rows.values():
             if (row.command.requester, row.key) == (requester, idempotency_key):
                 return row.command, row.body_hash
         return None
 
     async def command(self, command_id: UUID) -> Command | None:
+        one_connection()
         self.hook("read", 0)
         row = self.kept.rows.get(command_id)
         return None if row is None else row.command
@@ -312,7 +334,7 @@ class MemoryDesk:
         )
 
     async def add(self, new: NewCommand, state: State, why: Why | None = None, detail: str = "") -> Command:
-        if await self._store.known(new.requester, new.idempotency_key) is not None:
+        if self._store.made_by(new.requester, new.idempotency_key) is not None:
             raise KeyTaken(f"the idempotency key of {new.requester} was used at the same time")
         intent = self._facts.intent + 1
         self._facts = replace(self._facts, intent=intent)
@@ -381,6 +403,11 @@ class MemoryDesk:
         row = self._seen(command)
         row.command = replace(command, version=command.version + 1, look_at=until, detail=detail)
         return row.command
+
+    async def command(self, command_id: UUID) -> Command | None:
+        self._check_connection()
+        row = self._rows.get(command_id)
+        return None if row is None else row.command
 
     async def owned(self, worker: str, generation: int) -> bool:
         self._check_connection()

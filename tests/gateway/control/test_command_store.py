@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from contextvars import Context
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -114,6 +115,11 @@ def new(action: Action = Action.TRIP, **told: Any) -> NewCommand:
     return NewCommand(**given)
 
 
+async def another_sees(store: CommandStore, command_id: UUID) -> Command | None:
+    """What stands for somebody else, who has no desk open."""
+    return await asyncio.create_task(store.command(command_id), context=Context())
+
+
 class Dies(Exception):
     """The process dies here."""
 
@@ -130,7 +136,8 @@ async def test_a_command_is_there_once_its_desk_has_closed(store: CommandStore) 
     async with store.desk(1) as desk:
         assert desk.facts.intent == 0
         command = await desk.add(wanted, State.QUEUED)
-        assert await store.command(wanted.id) is None
+        assert await another_sees(store, wanted.id) is None
+        assert await desk.command(wanted.id) == command
         assert desk.facts.open == (command,)
     assert command.state is State.QUEUED
     assert (command.version, command.intent) == (3, 1)
@@ -273,7 +280,7 @@ async def test_a_permitted_close_is_looked_at_again(store: CommandStore) -> None
     (ref,) = await store.due([1], NOW + timedelta(minutes=10), 10)
     assert (ref.id, ref.state) == (command.id, State.VERIFIED)
     async with store.desk(1) as desk:
-        seen = await store.command(command.id)
+        seen = await desk.command(command.id)
         assert seen is not None
         done = await desk.note(seen, "energised", {"word": 0}, Change({"energised_at": NOW, "look_at": None}))
     assert (await store.command(command.id)) == done
@@ -353,6 +360,16 @@ async def test_two_at_once_never_take_the_same_last_place(store: CommandStore) -
     taken = [place for place in places if place.at is not None]
     assert sorted(place.used.all for place in taken) == [0, 1, 2, 3, 4, 5]
     assert {place.used.all for place in places if place.at is None} == {6}
+
+
+async def test_a_desk_tells_of_its_own_meters_commands_only(store: CommandStore) -> None:
+    trip = await queued(store, 1)
+    async with store.desk(1) as desk:
+        ended = await step(desk, trip, State.CANCELLED)
+        assert await desk.command(trip.id) == ended
+        assert await desk.command(uuid4()) is None
+    async with store.desk(2) as desk:
+        assert await desk.command(trip.id) is None
 
 
 async def test_putting_off_is_one_fact(store: CommandStore) -> None:
