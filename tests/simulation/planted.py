@@ -50,9 +50,7 @@ class Passing:
 def written_before_it_is_committed(patch: pytest.MonkeyPatch) -> None:
     """The frame leaves on a claim that nobody kept."""
 
-    async def claim(
-        self: Course, ref: Any, door: Any, prepared: Any, readings: Any, ours: Any
-    ) -> Command | None:
+    async def claim(self: Course, ref: Any, *rest: Any) -> Command | None:
         seen = await self._store.command(ref.id)
         return None if seen is None else replace(seen, state=State.SENDING)
 

@@ -49,6 +49,7 @@ def key_forgotten(patch: pytest.MonkeyPatch) -> None:
         return None
 
     patch.setattr(MemoryCommands, "known", known)
+    patch.setattr(MemoryCommands, "made_by", lambda self, *key: None)
 
 
 def body_forgotten(patch: pytest.MonkeyPatch) -> None:
