@@ -31,13 +31,11 @@ def claim_kept_after_the_write() -> None:
     claim = Course._claim
     wanted: dict[UUID, Any] = {}
 
-    async def claim_later(
-        self: Course, ref: Any, door: Any, prepared: Any, readings: Any, ours: Any
-    ) -> Command | None:
+    async def claim_later(self: Course, ref: Any, *rest: Any) -> Command | None:
         seen = await self._store.command(ref.id)
         if seen is None or seen.state is not State.QUEUED:
             return None
-        wanted[ref.id] = ref, door, prepared, readings, ours
+        wanted[ref.id] = ref, *rest
         return replace(seen, state=State.SENDING)
 
     async def write_first(self: Course, command: Command, door: Any, prepared: Any) -> Any:
