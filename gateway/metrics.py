@@ -120,6 +120,11 @@ class Metrics:
             "Connections closed because a limit was reached",
             registry=registry,
         )
+        self.turned_away = Counter(
+            "lingdian_peers_turned_away",
+            "Connections closed because the peer said nothing that could be a frame",
+            registry=registry,
+        )
         dials = Counter("lingdian_dials", "Tries to make a link, by outcome", ["outcome"], registry=registry)
         self.dials: dict[Dial, Counter] = {d: dials.labels(d) for d in DIALS}
         handshakes = Counter(

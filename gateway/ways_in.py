@@ -33,6 +33,7 @@ from gateway.transports.mqtt import MqttTerminals
 from gateway.transports.mqtt_settings import MqttSettings
 from gateway.transports.mqtt_topics import Payload, Topics
 from gateway.transports.tcp import TcpLimits
+from gateway.transports.tcp_listener import Doorkeeper
 from gateway.transports.tls import ClientTls, ServerTls
 from gateway.transports.udp_link import UdpLimits
 from gateway.transports.ways import Listening, Terms
@@ -91,9 +92,9 @@ class WaysIn:
         ]
         modems = self._modems()
         host, port = split_address(settings.listen.address)
-        first = await self._listen("listen.address", TcpChannel(host, port), self._registry.accept)
+        first = await self._listen_for_terminals("listen.address", TcpChannel(host, port))
         for text in settings.listen.also:
-            await self._listen("listen.also", _parsed("listen.also", text), self._registry.accept)
+            await self._listen_for_terminals("listen.also", _parsed("listen.also", text))
         for key, channel, lines in modems:
             await self._listen(key, channel, partial(self._modem, lines))
         for dialler in diallers:
@@ -123,7 +124,12 @@ class WaysIn:
         await asyncio.gather(*(way.close() for way in ways))
         self._listening.clear()
 
-    async def _listen(self, key: str, channel: Channel, on_link: OnLink) -> Listening:
+    async def _listen_for_terminals(self, key: str, channel: Channel) -> Listening:
+        return await self._listen(key, channel, self._registry.accept, self._registry.doorkeeper)
+
+    async def _listen(
+        self, key: str, channel: Channel, on_link: OnLink, doorkeeper: Doorkeeper | None = None
+    ) -> Listening:
         given = self._settings.listen
         server = None
         if given.certificate is not None and given.key is not None:
@@ -136,6 +142,7 @@ class WaysIn:
                 server=server,
                 binding=given.certificates_name_terminals,
                 metrics=self._metrics,
+                doorkeeper=doorkeeper,
             )
         except OSError as error:
             raise ConfigurationError(

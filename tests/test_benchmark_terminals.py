@@ -16,7 +16,8 @@ from benchmarks import terminals, terminals_load
 from benchmarks.terminals_load import Fleet, address_of
 from benchmarks.terminals_peers import Crowd
 from gateway.errors import LinkClosed
-from gateway.transports.tcp import TcpLink, listen
+from gateway.transports.tcp import TcpLink
+from gateway.transports.tcp_listener import listen
 from protocols.q_gdw376 import messages
 from protocols.q_gdw376.connection import Master
 from protocols.q_gdw376.frame import Frame, build, parse

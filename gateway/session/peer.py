@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from datetime import datetime
 from typing import Final, Protocol
 
@@ -11,6 +10,7 @@ import structlog
 from gateway.clock import Clock
 from gateway.metrics import Metrics
 from gateway.session.conversation import Conversation
+from gateway.session.doorkeeper import patience
 from gateway.session.receipts import Receipt, begin, finish
 from gateway.session.settings import SessionSettings
 from gateway.session.terminal import TerminalSession
@@ -28,10 +28,6 @@ LOGIN, LOGOUT, HEARTBEAT = 1, 2, 3
 
 DAMAGE_BEFORE_LOGIN: Final = 8_192
 """Bytes of rubbish from a peer that has not said who it is; a terminal begins with its login."""
-
-LOGIN_SPREAD: Final = 0.25
-"""By how much of the login deadline peers may stay longer, each by another part of it: thousands that dialled
-in the same moment would else be closed, and dial again, in the same moment, and the terminals would wait."""
 
 EARLY_FRAMES: Final = 8
 """Frames held while the assets of a terminal that just logged in are looked up."""
@@ -99,7 +95,7 @@ class Peer:
         self._clock = clock
         self._metrics = metrics
         self._since = clock.monotonic()
-        self._login_deadline_s = settings.login_deadline_s * random.uniform(1.0, 1.0 + LOGIN_SPREAD)
+        self._login_deadline_s = patience(settings.login_deadline_s)
         self._listen_until: float | None = None
         self._sent_before_takeover = 0
         self._rubbish = 0

@@ -21,6 +21,7 @@ from gateway.metrics import Metrics
 from gateway.model import RawFrame
 from gateway.session.clockwatch import ClockWatch
 from gateway.session.contest import Contest
+from gateway.session.doorkeeper import LoginDoorkeeper
 from gateway.session.peer import Peer
 from gateway.session.settings import SessionSettings
 from gateway.session.stores import Files, RawKeeper, Store
@@ -56,7 +57,7 @@ CLOSING_S: Final = 5.0
 
 
 class Registry:
-    """Built once by the service; `tcp.listen(on_link=registry.accept)`."""
+    """Built once by the service; what listens is given `accept`, and over TCP `doorkeeper`."""
 
     def __init__(
         self,
@@ -68,6 +69,7 @@ class Registry:
     ) -> None:
         """store: DatabaseStore; writer: the ReadingWriter."""
         self.turnstile = Turnstile()
+        self.doorkeeper = LoginDoorkeeper(settings, clock, metrics, self._keep)
         self._raw = RawKeeper(store)
         learning = asyncio.Semaphore(settings.logins_learned_at_once)
         fetching = asyncio.Semaphore(settings.events_fetched_at_once)
@@ -208,7 +210,10 @@ class Registry:
 
     def keep_raw(self, peer: Peer, reason: str, raw: bytes) -> None:
         """See `Host`."""
-        self._raw.keep(RawFrame(self._clock.now(), peer.address or peer.link.peer, "up", reason, raw))
+        self._keep(peer.address or peer.link.peer, reason, raw)
+
+    def _keep(self, of: str, reason: str, raw: bytes) -> None:
+        self._raw.keep(RawFrame(self._clock.now(), of, "up", reason, raw))
 
     # logins
 

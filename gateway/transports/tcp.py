@@ -1,4 +1,4 @@
-"""Terminals dial in over TCP: a listener with limits, and a link that no peer can make grow or stall.
+"""One TCP connection as a link that no peer can make grow or stall.
 
 Built on asyncio's buffered protocol: bytes go from the socket into one scratch buffer that all links share
 and from there into a small buffer of their own, so an idle link holds next to nothing.
@@ -10,30 +10,16 @@ import asyncio
 import contextlib
 import fcntl
 import os
-import resource
 import socket
 import struct
 import termios
 from array import array
-from collections import Counter as Tally
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, Protocol, cast
 
-import structlog
-
 from gateway.errors import LinkClosed
-from gateway.metrics import Metrics
 from gateway.transports.channel import spelled
 from gateway.transports.link import Certificate, Settle, Taken, settled
-
-log = structlog.get_logger()
-
-BACKLOG: Final = 4096
-"""Dialling peers that the kernel holds for us: after a restart all terminals come at once."""
-
-ACCEPT_AT_ONCE: Final = 64
-"""Connections taken in one turn of the loop, so that a storm of them does not stop the ones that stand."""
 
 CHUNK: Final = 2048
 """Most bytes that one peer has handled in one turn of the loop: the worst rubbish of that size costs the
@@ -47,9 +33,6 @@ KEEPALIVE_INTERVAL_S: Final = 30
 KEEPALIVE_PROBES: Final = 4
 """A dead path without traffic is found in four minutes, even where heartbeats are 15 minutes apart; more
 often would cost mobile traffic."""
-
-OTHER_DESCRIPTORS: Final = 1_000
-"""Beside the connections: database, HTTP, files, and peers that are just being refused."""
 
 SIOCOUTQNSD: Final = 0x894B
 """Asks Linux how many bytes of a socket have not been sent at all, the peer's window being shut or the path
@@ -76,6 +59,10 @@ class Owner(Protocol):
 
     def made(self, link: TcpLink) -> None: ...
 
+    def heard(self, link: TcpLink) -> None:
+        """A link that is `at_door` has said more; nobody reads it yet."""
+        ...
+
     def lost(self, link: TcpLink) -> None: ...
 
 
@@ -94,6 +81,7 @@ class TcpLink(asyncio.BufferedProtocol):
         "_reader",
         "_transport",
         "_writable",
+        "at_door",
         "peer",
         "source",
     )
@@ -113,6 +101,8 @@ class TcpLink(asyncio.BufferedProtocol):
         self._ended = False
         self._paused = False
         self._writable = True
+        self.at_door = False
+        """set by the owner: told of what the peer says, because nobody reads yet"""
         self.peer = ""
         self.source = ""
 
@@ -139,10 +129,15 @@ class TcpLink(asyncio.BufferedProtocol):
         if len(self._buffer) >= self._limits.read_buffer_bytes and not self._paused and self._transport:
             self._paused = True
             self._transport.pause_reading()
-        self._wake_reader()
+        if self.at_door:
+            self._owner.heard(self)
+        else:
+            self._wake_reader()
 
     def eof_received(self) -> bool:
         self._ended = True
+        if self.at_door:
+            self._owner.heard(self)
         self._wake_reader()
         return True  # what it asked before may still be answered; the owner closes
 
@@ -168,6 +163,16 @@ class TcpLink(asyncio.BufferedProtocol):
             self._reader.set_result(None)
 
     # what the house calls
+
+    @property
+    def unread(self) -> bytearray:
+        """What has come and was not read yet; not to be changed."""
+        return self._buffer
+
+    @property
+    def ended(self) -> bool:
+        """The peer says nothing more."""
+        return self._ended
 
     @property
     def waiting(self) -> int:
@@ -284,110 +289,3 @@ def _tend(sock: socket.socket, write_deadline_s: float) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(write_deadline_s * 1000))
-
-
-class Listener:
-    """A listening socket and its links. Made by `listen`; `close` ends both."""
-
-    def __init__(
-        self, on_link: Callable[[TcpLink], Awaitable[None]], limits: TcpLimits, metrics: Metrics | None
-    ) -> None:
-        self._on_link = on_link
-        self._limits = limits
-        self._metrics = metrics
-        self._server: asyncio.Server | None = None
-        self._links: dict[TcpLink, asyncio.Task[None]] = {}
-        self._ending: set[asyncio.Task[None]] = set()
-        self._hosts: Tally[str] = Tally()
-        self.host = ""
-        self.port = 0
-
-    @property
-    def connections(self) -> int:
-        return len(self._links)
-
-    def made(self, link: TcpLink) -> None:
-        """See `Owner`."""
-        full = len(self._links) >= self._limits.connections
-        if full or self._hosts[link.source] >= self._limits.connections_per_host:
-            if self._metrics is not None:
-                self._metrics.connections_refused.inc()
-            log.warning("connection refused", limit="whole" if full else "host", peer=link.peer)
-            link.abort()
-            return
-        self._hosts[link.source] += 1
-        self._links[link] = asyncio.get_running_loop().create_task(self._run(link), name=f"link {link.peer}")
-        if self._metrics is not None:
-            self._metrics.connections.inc()
-
-    def lost(self, link: TcpLink) -> None:
-        """See `Owner`."""
-        if link not in self._links:
-            return
-        if self._metrics is not None:
-            self._metrics.connections.dec()
-        self._hosts[link.source] -= 1
-        if self._hosts[link.source] <= 0:
-            del self._hosts[link.source]
-        task = self._links.pop(link)
-        self._ending.add(task)
-        task.add_done_callback(self._ending.discard)
-
-    async def _run(self, link: TcpLink) -> None:
-        try:
-            await self._on_link(link)
-        finally:
-            await link.close()
-
-    async def close(self) -> None:
-        """Take no more connections, end those that stand, and wait for what runs on them."""
-        if self._server is not None:
-            self._server.close()
-        tasks = [*self._links.values(), *self._ending]
-        for task in tasks:
-            task.cancel()
-        for link in list(self._links):
-            link.abort()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        if self._server is not None:
-            await self._server.wait_closed()
-
-
-def _have_descriptors(wanted: int) -> None:
-    """Raise this process's limit of open files to `wanted`, or as far as it may: commonly it begins at 1,024,
-    and the next terminal would be refused by the kernel."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < most:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
-
-
-async def listen(
-    host: str,
-    port: int,
-    on_link: Callable[[TcpLink], Awaitable[None]],
-    *,
-    limits: TcpLimits | None = None,
-    metrics: Metrics | None = None,
-) -> Listener:
-    """Listen on `host:port` (0: a free one; see `.port`) and run `on_link` for each connection, which is
-    closed when it returns. Raises OSError where the address cannot be had.
-    """
-    loop = asyncio.get_running_loop()
-    listener = Listener(on_link, limits or TcpLimits(), metrics)
-    _have_descriptors(listener._limits.connections + OTHER_DESCRIPTORS)
-    found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = found[0]
-    sock = socket.socket(family, kind, protocol)
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        listener.host, listener.port = sock.getsockname()[:2]
-        listener._server = await loop.create_server(
-            lambda: TcpLink(listener, listener._limits), sock=sock, backlog=ACCEPT_AT_ONCE
-        )
-        sock.listen(BACKLOG)  # asyncio takes as many connections in one turn as the backlog that it was given
-    except BaseException:
-        sock.close()
-        raise
-    return listener

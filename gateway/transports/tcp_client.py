@@ -84,5 +84,8 @@ class _Alone:
     def made(self, link: TcpLink) -> None:
         """See `tcp.Owner`."""
 
+    def heard(self, link: TcpLink) -> None:
+        """See `tcp.Owner`."""
+
     def lost(self, link: TcpLink) -> None:
         """See `tcp.Owner`."""

@@ -20,7 +20,7 @@ import structlog
 
 from gateway.errors import ConfigurationError, LinkClosed
 from gateway.metrics import Handshake, Metrics
-from gateway.transports import tcp, tcp_client
+from gateway.transports import tcp_client, tcp_listener
 from gateway.transports.link import Certificate, Link, Settle, Taken, settled
 from gateway.transports.tcp import TcpLimits
 
@@ -334,9 +334,9 @@ async def listen(
     binding: bool = False,
     limits: TcpLimits | None = None,
     metrics: Metrics | None = None,
-) -> tcp.Listener:
-    """As `tcp.listen`, with TLS; a connection counts as one from its first packet on. binding: a link is only
-    for the terminals that the peer's certificate names.
+) -> tcp_listener.Listener:
+    """As `tcp_listener.listen`, with TLS; a connection counts as one from its first packet on. binding: a
+    link is only for the terminals that the peer's certificate names.
 
     ConfigurationError where a file of `tls` cannot be used, or where binding and nobody asks for
     certificates."""
@@ -346,7 +346,7 @@ async def listen(
             " clients 未设置客户端证书颁发机构"
         )
     door = _Door(on_link, tls, metrics, binding=binding)
-    return await tcp.listen(host, port, door.pass_through, limits=limits, metrics=metrics)
+    return await tcp_listener.listen(host, port, door.pass_through, limits=limits, metrics=metrics)
 
 
 async def connect(

@@ -10,11 +10,12 @@ from typing import Final, Protocol
 from gateway.clock import Clock
 from gateway.errors import ConfigurationError
 from gateway.metrics import Metrics
-from gateway.transports import serial_port, tcp, tcp_client, tls, udp
+from gateway.transports import serial_port, tcp_client, tcp_listener, tls, udp
 from gateway.transports.channel import Channel, SerialChannel, TcpChannel, UdpChannel
 from gateway.transports.dialler import Backoff, Dialler, Opening
 from gateway.transports.link import Link
 from gateway.transports.tcp import TcpLimits
+from gateway.transports.tcp_listener import Doorkeeper
 from gateway.transports.tls import ClientTls, ServerTls
 from gateway.transports.udp_link import UdpLimits
 
@@ -54,15 +55,19 @@ async def listen(
     server: ServerTls | None = None,
     binding: bool = False,
     metrics: Metrics | None = None,
+    doorkeeper: Doorkeeper | None = None,
 ) -> Listening:
-    """Listen there and run `on_link` for each peer. server: for tcps; binding: see `tls.listen`.
+    """Listen there and run `on_link` for each peer. server: for tcps; binding: see `tls.listen`; doorkeeper:
+    for tcp.
 
     Raises OSError where the address cannot be had, ConfigurationError where nobody can listen on such a
     channel or a file of `server` cannot be used."""
     terms = terms or Terms()
     match channel:
         case TcpChannel(host, port, tls=False):
-            return await tcp.listen(host, port, on_link, limits=terms.tcp, metrics=metrics)
+            return await tcp_listener.listen(
+                host, port, on_link, limits=terms.tcp, metrics=metrics, doorkeeper=doorkeeper
+            )
         case TcpChannel(host, port):
             if server is None:
                 raise ConfigurationError(f"{channel}: a certificate and its key are needed 缺少证书和私钥")

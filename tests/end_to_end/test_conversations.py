@@ -25,7 +25,7 @@ from gateway.metrics import Metrics
 from gateway.model import TerminalAssets
 from gateway.session.registry import Registry
 from gateway.session.settings import SessionSettings
-from gateway.transports import tcp
+from gateway.transports import tcp_listener
 from gateway.transports.link import Link
 from protocols.q_gdw376.frame import parse
 from tests.end_to_end.processes import Process, free_port
@@ -50,7 +50,7 @@ async def recorded(
     goodbye: up to its logout."""
     found: list[Piece] = []
     done = asyncio.Event()
-    serving = await tcp.listen("127.0.0.1", 0, partial(master, script=script, done=done.set))
+    serving = await tcp_listener.listen("127.0.0.1", 0, partial(master, script=script, done=done.set))
     words = ["-m", "simulator", *shlex.split(DEVICE), "--json"]
     place = f"tcp://127.0.0.1:{free_port()}"
     broker = Mosquitto(folder) if way == "mqtt" else None
@@ -242,7 +242,7 @@ async def test_a_line_of_meters_replays_on_other_wires(tmp_path: Path) -> None:
         done.set()
         await asyncio.Event().wait()
 
-    serving = await tcp.listen("127.0.0.1", 0, ask)
+    serving = await tcp_listener.listen("127.0.0.1", 0, ask)
     try:
         place = (await asyncio.to_thread(simulator.line, "listening"))["channel"]
         theirs = ends.parse(f"tcp://127.0.0.1:{serving.port}")
@@ -310,7 +310,7 @@ async def gateway(known: dict[str, TerminalAssets]) -> AsyncIterator[tuple[str, 
     """A gateway's sessions without its database, at the hour at which the simulator's clock stands."""
     store = HandStore(dict(known))
     registry = Registry(store, HandWriter(), SessionSettings(), noon_clock(), Metrics())
-    listening = await tcp.listen("127.0.0.1", 0, registry.accept)
+    listening = await tcp_listener.listen("127.0.0.1", 0, registry.accept)
     try:
         yield f"tcp://127.0.0.1:{listening.port}", registry
     finally:

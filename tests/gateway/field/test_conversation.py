@@ -20,7 +20,7 @@ from gateway.field.conversation import Cutter, Piece, Role
 from gateway.field.conversation_difference import Judged, ignoring, judge
 from gateway.field.conversation_guard import Door, refuse_danger
 from gateway.field.conversation_replay import Compared, Patience, Replay
-from gateway.transports import tcp, tcp_client
+from gateway.transports import tcp_client, tcp_listener
 from gateway.transports.link import Link
 from gateway.transports.memory import MemoryLink, pair
 from protocols.dlt645.frame import Frame, build, parse
@@ -366,7 +366,7 @@ async def test_record_stands_between_and_replay_plays_the_master_to_who_dials_in
         assert (await link.read())[0] == CLOCK
         shut.set()
 
-    listener = await tcp.listen("127.0.0.1", 0, gateway)
+    listener = await tcp_listener.listen("127.0.0.1", 0, gateway)
     words = [
         "record",
         f"listen:tcp://127.0.0.1:{port}",

@@ -13,7 +13,8 @@ import pytest
 
 from gateway.session.conversation import DAMAGE_ALLOWED
 from gateway.session.settings import SessionSettings
-from gateway.transports.tcp import Listener, TcpLimits, listen
+from gateway.transports.tcp import TcpLimits
+from gateway.transports.tcp_listener import Listener, listen
 from protocols.q_gdw376.frame import Frame, build
 from protocols.q_gdw376.messages import encode_unit
 from protocols.q_gdw376.stream import FrameStream
@@ -92,10 +93,15 @@ HOSTILE: list[Peer] = [
 
 
 @asynccontextmanager
-async def served(settings: SessionSettings) -> AsyncIterator[tuple[Stage, Listener]]:
+async def served(settings: SessionSettings, door: bool = True) -> AsyncIterator[tuple[Stage, Listener]]:
     made = Stage(settings, noon_clock(), assets())
     listener = await listen(
-        "127.0.0.1", 0, made.registry.accept, limits=TcpLimits(write_deadline_s=2.0), metrics=made.metrics
+        "127.0.0.1",
+        0,
+        made.registry.accept,
+        limits=TcpLimits(write_deadline_s=2.0),
+        metrics=made.metrics,
+        doorkeeper=made.registry.doorkeeper if door else None,
     )
     try:
         yield made, listener
@@ -164,7 +170,7 @@ async def test_honest_heartbeats_are_answered_in_time_among_hostile_peers() -> N
 
 @pytest.mark.parametrize("peer", HOSTILE[:6], ids=lambda peer: peer.__name__)
 async def test_a_hostile_peer_is_closed_and_held_to_its_bounds(peer: Peer) -> None:
-    async with served(SessionSettings(login_deadline_s=0.3)) as (made, listener):
+    async with served(SessionSettings(login_deadline_s=0.3), door=False) as (made, listener):
         reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
         attack = asyncio.create_task(peer(reader, writer))
         await until(lambda: bool(made.registry._peers))

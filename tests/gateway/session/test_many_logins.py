@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from gateway.model import TerminalAssets
-from gateway.session.peer import LOGIN_SPREAD
+from gateway.session.doorkeeper import LOGIN_SPREAD
 from gateway.session.registry import ADMITTED_AT_ONCE
 from gateway.session.settings import SessionSettings
 from tests.gateway.session.stage import HandStore, assets, stage, until

@@ -21,7 +21,7 @@ from gateway.metrics import Metrics
 from gateway.session.registry import Registry
 from gateway.session.relay import RelayDoor, RelayDoors
 from gateway.session.settings import MeterProfile, SessionSettings
-from gateway.transports.tcp import listen
+from gateway.transports.tcp_listener import listen
 from simulator import faults as sim_faults
 from simulator.clock import Clock as SimClock
 from simulator.district import MeterPlan

@@ -35,7 +35,7 @@ from gateway.session.meter import read_meter_freeze
 from gateway.session.registry import Registry
 from gateway.session.settings import SessionSettings
 from gateway.session.terminal import TerminalSession
-from gateway.transports.tcp import listen
+from gateway.transports.tcp_listener import listen
 from simulator import faults as sim_faults
 from simulator.clock import Clock as SimClock
 from simulator.district import District, TerminalPlan

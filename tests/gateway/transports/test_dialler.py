@@ -17,7 +17,8 @@ from gateway.transports import tcp_client
 from gateway.transports.dialler import Backoff, Dialler
 from gateway.transports.link import Link, Taken
 from gateway.transports.memory import MemoryLink, pair
-from gateway.transports.tcp import TcpLimits, TcpLink, listen
+from gateway.transports.tcp import TcpLimits, TcpLink
+from gateway.transports.tcp_listener import listen
 from tests.gateway.transports.waiting import LOOPS, Loop, echo, ended, exactly, shut_port, until
 
 QUICK = Backoff(first_s=0.001, limit_s=0.01, lasted_s=60)

@@ -13,7 +13,8 @@ import pytest
 
 from gateway.errors import LinkClosed
 from gateway.metrics import Metrics
-from gateway.transports.tcp import CHUNK, OTHER_DESCRIPTORS, Listener, TcpLimits, TcpLink, listen
+from gateway.transports.tcp import CHUNK, TcpLimits, TcpLink
+from gateway.transports.tcp_listener import OTHER_DESCRIPTORS, Listener, listen
 
 Handler = Callable[[TcpLink], Awaitable[None]]
 

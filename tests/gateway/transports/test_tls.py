@@ -17,11 +17,12 @@ from cryptography.hazmat.primitives import hashes
 
 from gateway.errors import ConfigurationError, LinkClosed
 from gateway.metrics import HANDSHAKES, Metrics
-from gateway.transports import tcp, tls, ways
+from gateway.transports import tcp_listener, tls, ways
 from gateway.transports.channel import TcpChannel
 from gateway.transports.link import Link, Taken
 from gateway.transports.memory import Line, pair
-from gateway.transports.tcp import Listener, TcpLimits, TcpLink
+from gateway.transports.tcp import TcpLimits, TcpLink
+from gateway.transports.tcp_listener import Listener
 from gateway.transports.tls import CHUNK, ClientTls, HandshakeFailed, ServerTls, TlsLink
 from tests.gateway.api.test_tls import Identity, issue
 from tests.gateway.transports.waiting import LOOPS, Loop, echo, ended, exactly, until
@@ -381,7 +382,7 @@ async def test_a_peer_that_is_no_tls_server_is_given_up(people: People) -> None:
         await ended(link)
 
     for manner, reason in ((shout, "not_tls"), (nothing, "deadline")):
-        listener = await tcp.listen("127.0.0.1", 0, manner)
+        listener = await tcp_listener.listen("127.0.0.1", 0, manner)
         with pytest.raises(HandshakeFailed) as caught:
             await tls.connect("127.0.0.1", listener.port, people.dials(deadline_s=0.3))
         assert caught.value.reason == reason

@@ -12,7 +12,8 @@ import uvloop
 
 from gateway.errors import LinkClosed
 from gateway.transports.link import Taken
-from gateway.transports.tcp import TcpLink, listen
+from gateway.transports.tcp import TcpLink
+from gateway.transports.tcp_listener import listen
 
 Scene = Callable[[TcpLink, socket.socket], Awaitable[None]]
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]

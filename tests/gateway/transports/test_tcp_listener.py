@@ -1,0 +1,200 @@
+"""The door of a listener: what is done for a peer before it may enter, and that nobody is forgotten there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from gateway.errors import LinkClosed
+from gateway.metrics import Metrics
+from gateway.transports.tcp import TcpLimits, TcpLink
+from gateway.transports.tcp_listener import Listener, listen
+from tests.gateway.transports.test_tcp import dial, until
+
+WORD = b"open"
+
+
+class Keeper:
+    """Lets in whoever has said WORD; satisfies `Doorkeeper`."""
+
+    def __init__(self, stay_s: float = 60.0, quiet_s: float = 60.0) -> None:
+        self.quiet_s = quiet_s
+        self.away: list[bytes] = []
+        self._stay_s = stay_s
+
+    def stay_s(self) -> float:
+        return self._stay_s
+
+    def may_enter(self, said: bytearray) -> bool:
+        return WORD in said
+
+    def turned_away(self, peer: str, said: bytes) -> None:
+        assert peer.startswith("127.0.0.1:")
+        self.away.append(said)
+
+
+class House:
+    """Behind the door: what each that entered has said until its end."""
+
+    def __init__(self, listener: Listener, metrics: Metrics) -> None:
+        self.listener = listener
+        self.metrics = metrics
+        self.heard: list[bytes] = []
+        self.left = 0
+
+    @property
+    def open_connections(self) -> float | None:
+        return self.metrics.registry.get_sample_value("lingdian_connections")
+
+
+@asynccontextmanager
+async def house(keeper: Keeper, limits: TcpLimits | None = None) -> AsyncIterator[House]:
+    async def come_in(link: TcpLink) -> None:
+        place = len(made.heard)
+        made.heard.append(b"")
+        with contextlib.suppress(LinkClosed):
+            while True:
+                data, _ = await link.read()
+                made.heard[place] += data
+        made.left += 1
+
+    metrics = Metrics()
+    listener = await listen("127.0.0.1", 0, come_in, limits=limits, metrics=metrics, doorkeeper=keeper)
+    made = House(listener, metrics)
+    try:
+        yield made
+    finally:
+        await listener.close()
+
+
+async def test_nothing_is_begun_for_who_says_nothing_and_its_link_is_closed_in_time() -> None:
+    keeper = Keeper(stay_s=0.3)
+    async with house(keeper) as made:
+        tasks = len(asyncio.all_tasks())
+        peers = [await dial(made.listener) for _ in range(20)]
+        await until(lambda: made.listener.connections == 20)
+        assert len(asyncio.all_tasks()) == tasks
+        for reader, writer in peers:
+            with contextlib.suppress(ConnectionResetError):
+                assert await reader.read() == b""
+            writer.close()
+        await until(lambda: made.listener.connections == 0)
+    assert keeper.away == [b""] * 20
+    assert made.heard == []
+    assert made.open_connections == 0
+
+
+async def test_a_word_that_comes_byte_by_byte_is_heard_whole_and_so_is_what_follows() -> None:
+    keeper = Keeper()
+    async with house(keeper) as made:
+        _, writer = await dial(made.listener)
+        for byte in b"noise" + WORD:
+            assert made.heard == []
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.01)
+        await until(lambda: made.heard == [b"noise" + WORD])
+        writer.write(b" and more")
+        await until(lambda: made.heard == [b"noise" + WORD + b" and more"])
+        assert made.listener.connections == 1
+        writer.close()
+        await until(lambda: made.listener.connections == 0)
+    assert keeper.away == []
+    assert made.open_connections == 0
+
+
+async def test_who_stays_too_long_is_turned_away_with_what_it_said() -> None:
+    keeper = Keeper(stay_s=0.81, quiet_s=0.4)  # the stay is no multiple: no look may come too soon
+    async with house(keeper) as made:
+        peers = [await dial(made.listener) for _ in range(10)]
+        while len(keeper.away) < 10:
+            for _, writer in peers:  # never quiet
+                if not writer.is_closing():
+                    writer.write(b"x")
+            await asyncio.sleep(0.1)
+            assert made.heard == []
+        for _, writer in peers:
+            writer.close()
+        await until(lambda: made.listener.connections == 0)
+    assert {byte for said in keeper.away for byte in said} == {ord("x")}
+
+
+async def test_who_falls_quiet_is_looked_at_but_not_one_that_never_spoke() -> None:
+    keeper = Keeper(stay_s=1.0, quiet_s=0.1)
+    async with house(keeper) as made:
+        _, silent = await dial(made.listener)
+        _, writer = await dial(made.listener)
+        writer.write(b"half a")
+        await until(lambda: made.heard == [b"half a"])
+        await until(lambda: keeper.away == [b""])
+        await until(lambda: made.listener.connections == 1)
+        writer.close()
+        silent.close()
+        await until(lambda: made.left == 1)
+
+
+async def test_who_speaks_and_hangs_up_is_heard() -> None:
+    async with house(Keeper()) as made:
+        _, writer = await dial(made.listener)
+        writer.write(b"bye")
+        writer.write_eof()
+        await until(lambda: made.left == 1)
+        writer.close()
+        await until(lambda: made.listener.connections == 0)
+    assert made.heard == [b"bye"]
+
+
+async def test_who_goes_without_a_word_is_forgotten() -> None:
+    keeper = Keeper()
+    async with house(keeper) as made:
+        _, writer = await dial(made.listener)
+        await until(lambda: made.listener.connections == 1)
+        writer.transport.abort()
+        await until(lambda: made.listener.connections == 0)
+        assert made.open_connections == 0
+    assert keeper.away == []
+    assert made.heard == []
+
+
+async def test_those_at_the_door_count_for_the_limits() -> None:
+    async with house(Keeper(), TcpLimits(connections_per_host=2)) as made:
+        kept = [await dial(made.listener) for _ in range(2)]
+        await until(lambda: made.listener.connections == 2)
+        reader, refused = await dial(made.listener)
+        with contextlib.suppress(ConnectionResetError):
+            assert await reader.read() == b""
+        refused.close()
+        kept[0][1].transport.abort()
+        await until(lambda: made.listener.connections == 1)
+        _, writer = await dial(made.listener)
+        writer.write(WORD)
+        await until(lambda: made.heard == [WORD])
+        kept[1][1].close()
+        writer.close()
+
+
+async def test_a_flood_at_the_door_is_held_to_the_read_buffer() -> None:
+    class Deaf(Keeper):
+        def may_enter(self, said: bytearray) -> bool:
+            return False
+
+    async with house(Deaf(), TcpLimits(read_buffer_bytes=8_192)) as made:
+        _, writer = await dial(made.listener)
+        writer.write(bytes(20_000_000))
+        await asyncio.sleep(0.3)
+        (link,) = made.listener._at_door
+        assert 8_192 <= len(link.unread) < 8_192 + 2_048
+        writer.transport.abort()
+
+
+async def test_closing_the_listener_ends_those_at_the_door() -> None:
+    keeper = Keeper()
+    async with house(keeper) as made:
+        reader, writer = await dial(made.listener)
+        await until(lambda: made.listener.connections == 1)
+    with contextlib.suppress(ConnectionResetError):
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    await until(lambda: made.listener.connections == 0)
+    assert keeper.away == []
