@@ -2,8 +2,9 @@
 spends on them, what it keeps of each, and how soon it answers.
 
 `make bench ARGS=terminals` takes 20,000 terminals with 60 s heartbeats and 2,000 silent and 2,000 dribbling
-peers through turns without (A) and with the peers (B), ten minutes of each, about half an hour in all. A
-short run: `python -c "from benchmarks.terminals import run; run(2000, seconds=60, turns=1)"`.
+peers through turns without (A) and with the peers (B), ABBA and so on, ten minutes of each, about half an
+hour in all. A short run:
+`python -c "from benchmarks.terminals import run; run(2000, seconds=60, turns=1)"`.
 
 As many gateway processes stand over one embedded database as their limit of descriptors asks for, each with
 its own terminals (at 20,000 descriptors a process: two). Each has its fleet in a process of its own, and all
@@ -21,7 +22,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -273,9 +274,9 @@ def run(
             f" {(full - empty) / 1024 / terminals:.1f} KiB a terminal"
         )
         for number in range(1, turns + 1):
-            phases.append(one.watch(f"A{number}", seconds / turns))
-            with one.strangers(peers, peers):
-                phases.append(one.watch(f"B{number}", seconds / turns))
+            for kind in "AB" if number % 2 else "BA":  # what comes back every few minutes must not favour one
+                with one.strangers(peers, peers) if kind == "B" else nullcontext():
+                    phases.append(one.watch(f"{kind}{number}", seconds / turns))
             console.print(f"  turn {number} of {turns}; load {os.getloadavg()[0]:.2f}")
         grown = one.memory()
         one.end(phases)

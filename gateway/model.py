@@ -228,6 +228,15 @@ class RawFrame:
     raw: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class SignOfLife:
+    """When the login `generation` of a terminal was last heard."""
+
+    terminal_id: int
+    generation: int
+    at: datetime
+
+
 class EventClass(IntEnum):
     """Which of a terminal's two event memories; the number is the Fn of AFN0E that asks for it."""
 

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import structlog
 
 from gateway.errors import StorageError
-from gateway.model import EventBatch, EventClass, RawFrame, ReadingRow, TerminalAssets
+from gateway.model import EventBatch, EventClass, RawFrame, ReadingRow, SignOfLife, TerminalAssets
 from gateway.storage import assets, events, evidence
 from gateway.storage.database import Database
 
@@ -39,8 +39,8 @@ class Store(Protocol):
         """A new generation for this login."""
         ...
 
-    async def touch(self, terminal_id: int, generation: int, at: datetime) -> bool:
-        """A sign of life; False where another login has the terminal."""
+    async def touch(self, signs: Sequence[SignOfLife]) -> set[int]:
+        """Signs of life; which of these terminals no other login has."""
         ...
 
     async def note_unregistered(self, address: str, peer: str, at: datetime) -> None: ...
@@ -79,8 +79,8 @@ class TerminalStore:
     async def login(self, terminal_id: int, worker: str, peer: str, at: datetime) -> int:
         return await assets.login(self._database, terminal_id, worker, peer, at)
 
-    async def touch(self, terminal_id: int, generation: int, at: datetime) -> bool:
-        return await assets.touch(self._database, terminal_id, generation, at)
+    async def touch(self, signs: Sequence[SignOfLife]) -> set[int]:
+        return await assets.touch(self._database, signs)
 
     async def note_unregistered(self, address: str, peer: str, at: datetime) -> None:
         await assets.note_unregistered(self._database, address, peer, at)

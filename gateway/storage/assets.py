@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from gateway.clock import to_device
 from gateway.errors import InputError
-from gateway.model import MeterClass, Point, PointRole, TerminalAssets
+from gateway.model import MeterClass, Point, PointRole, SignOfLife, TerminalAssets
 from gateway.storage.database import Connection, Database, queries
 from gateway.storage.evidence import note_audit
 
@@ -152,14 +152,18 @@ async def login(database: Database, terminal_id: int, worker: str, peer: str, at
         return generation
 
 
-async def touch(database: Database, terminal_id: int, generation: int, at: datetime) -> bool:
-    """Note a sign of life; False where another login has taken the terminal over since."""
+async def touch(database: Database, signs: Sequence[SignOfLife]) -> set[int]:
+    """Note these, one a terminal; which terminals no other login has taken over since."""
     async with database.connection() as connection:
         cursor = await connection.execute(
             queries("assets")["touch"],
-            {"terminal_id": terminal_id, "generation": generation, "at": at},
+            {
+                "terminals": [sign.terminal_id for sign in signs],
+                "generations": [sign.generation for sign in signs],
+                "ats": [sign.at for sign in signs],
+            },
         )
-        return cursor.rowcount == 1
+        return {row[0] for row in await cursor.fetchall()}
 
 
 async def note_clock(database: Database, terminal_id: int, offset_seconds: float, read_at: datetime) -> None:

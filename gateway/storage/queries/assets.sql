@@ -63,9 +63,16 @@ ON CONFLICT (terminal_id) DO UPDATE SET
 RETURNING generation
 
 -- name: touch
--- A sign of life of the login that still holds the terminal.
-UPDATE terminal_session SET last_frame = greatest(last_frame, %(at)s)
-WHERE terminal_id = %(terminal_id)s AND generation = %(generation)s
+-- Signs of life of logins that still hold their terminals, locked in one order; which those are.
+WITH held AS (
+    SELECT s.terminal_id, sign.at FROM terminal_session AS s
+    JOIN unnest(%(terminals)s::int[], %(generations)s::bigint[], %(ats)s::timestamptz[])
+        AS sign (terminal_id, generation, at) USING (terminal_id, generation)
+    ORDER BY s.terminal_id FOR UPDATE OF s
+)
+UPDATE terminal_session AS s SET last_frame = greatest(s.last_frame, held.at)
+FROM held WHERE s.terminal_id = held.terminal_id
+RETURNING s.terminal_id
 
 -- name: note_clock
 -- The terminal's clock minus ours.

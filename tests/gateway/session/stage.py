@@ -25,6 +25,7 @@ from gateway.model import (
     Quantity,
     RawFrame,
     ReadingRow,
+    SignOfLife,
     TerminalAssets,
 )
 from gateway.session.registry import Registry
@@ -106,7 +107,8 @@ class HandStore:
     archives: dict[int, dict[int, str]] = field(default_factory=dict)
     clocks: list[float] = field(default_factory=list)
     raw: list[RawFrame] = field(default_factory=list)
-    touched: list[int] = field(default_factory=list)
+    touched: list[list[int]] = field(default_factory=list)
+    """terminals of each statement"""
     elsewhere: bool = False
     """another process has the terminals"""
     events: dict[tuple[EventClass, int, int, bytes], EventRow] = field(default_factory=dict)
@@ -126,10 +128,10 @@ class HandStore:
         self.logins.append((terminal_id, peer))
         return len(self.logins)
 
-    async def touch(self, terminal_id: int, generation: int, at: datetime) -> bool:
+    async def touch(self, signs: Sequence[SignOfLife]) -> set[int]:
         self._here()
-        self.touched.append(terminal_id)
-        return not self.elsewhere
+        self.touched.append([sign.terminal_id for sign in signs])
+        return set() if self.elsewhere else {sign.terminal_id for sign in signs}
 
     async def note_unregistered(self, address: str, peer: str, at: datetime) -> None:
         self._here()

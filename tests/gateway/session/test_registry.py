@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import time
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -440,7 +441,22 @@ async def test_signs_of_life_are_written_down() -> None:
         for _ in range(20):
             await device.beat()
             await asyncio.sleep(0.02)
-        await until(lambda: made.store.touched == [7] * len(made.store.touched) != [])
+        await until(lambda: made.store.touched == [[7]] * len(made.store.touched) != [])
+
+
+async def test_signs_of_life_of_many_are_written_down_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gateway.session.registry.TOUCHED_AT_ONCE", 2)
+    known = [replace(assets(), terminal_id=number, address=f"0200000{number}") for number in range(1, 6)]
+    async with stage(*known, clock=noon_clock(500.0)) as made:
+        devices = [await made.logged_in(one.address) for one in known]
+        for _ in range(100):
+            for device in devices:
+                await device.beat()
+            if len(made.store.touched) >= 3:
+                break
+            await asyncio.sleep(0.02)
+        assert sorted(map(len, made.store.touched[:3])) == [1, 2, 2]
+        assert sorted(one for some in made.store.touched[:3] for one in some) == [1, 2, 3, 4, 5]
 
 
 async def test_a_terminal_that_another_process_has_is_only_listened_to() -> None:

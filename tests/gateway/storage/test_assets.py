@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from gateway.errors import InputError, StorageError
-from gateway.model import RawFrame
+from gateway.model import RawFrame, SignOfLife
 from gateway.storage import assets, evidence
 from gateway.storage.database import Database
 from tests.gateway.storage.district import grow
@@ -56,8 +56,12 @@ async def test_every_login_is_a_new_generation_and_an_old_one_holds_nothing(
         *(assets.login(database, one.terminal_id, "worker", "peer", AT) for _ in range(5))
     )
     assert sorted(generations) == [1, 2, 3, 4, 5]
-    assert await assets.touch(database, one.terminal_id, 5, AT + timedelta(minutes=1))
-    assert not await assets.touch(database, one.terminal_id, 4, AT + timedelta(minutes=2))
+    signs = [SignOfLife(one.terminal_id, 5, AT + timedelta(minutes=1)), SignOfLife(999, 1, AT)]
+    assert await assets.touch(database, signs) == {one.terminal_id}
+    assert await assets.touch(database, [SignOfLife(one.terminal_id, 4, AT + timedelta(minutes=2))]) == set()
+    async with database.connection() as connection:
+        cursor = await connection.execute("SELECT last_frame FROM terminal_session")
+        assert await cursor.fetchall() == [(AT + timedelta(minutes=1),)]
     with pytest.raises(StorageError):
         await assets.login(database, 999, "worker", "peer", AT)
 

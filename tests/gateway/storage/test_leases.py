@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from gateway.errors import StorageError
+from gateway.model import SignOfLife
 from gateway.storage import assets, owners
 from gateway.storage.database import Database
 from gateway.storage.imports import import_assets
@@ -78,6 +79,7 @@ async def test_terminals_of_an_identifier_go_to_another_in_a_new_generation(
     assert await owners.take_over(database, "north", south, "worker-2", later) == []
     assert await owners.identifiers(database, BROKER) == {"south"}
     assert sorted(await owners.moved(database, Place("north", BROKER), later)) == ["a", "b"]
-    assert not await assets.touch(database, ids["02000001"], 1, later), "the former owner's generation is old"
-    assert await assets.touch(database, ids["02000004"], 1, later), "another broker's terminal is as it was"
+    signs = [SignOfLife(ids[one], 1, later) for one in ("02000004", "02000001")]
+    ours = await assets.touch(database, signs)
+    assert ours == {ids["02000004"]}, "another broker's terminal is as it was, and our generation is old"
     assert await assets.login(database, ids["02000001"], "worker-2", "x", later) == 3
