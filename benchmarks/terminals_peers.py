@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from typing import Final
+from typing import Final, cast
 
 DIALLED_AT_ONCE: Final = 200
 """Logins under way at the same time: enough that the gateway is never idle."""
@@ -29,7 +29,7 @@ class Stranger(asyncio.Protocol):
         self._said = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # uvloop's is one without saying so
         self.transport = transport
         self._said = 0
         self._crowd.connected += 1
