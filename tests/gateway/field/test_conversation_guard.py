@@ -19,7 +19,7 @@ from gateway.field.conversation_guard import Door, danger, refuse_danger
 from gateway.field.line import READS as READ_FUNCTIONS
 from gateway.field.line import NotARead
 from gateway.transports import channel as channels
-from gateway.transports import tcp, udp, ways
+from gateway.transports import tcp_listener, udp, ways
 from gateway.transports.channel import Channel
 from gateway.transports.link import Link
 from gateway.transports.memory import pair
@@ -89,7 +89,7 @@ async def counting(kind: str) -> AsyncIterator[tuple[str, list[bytes], list[str]
                 data, _ = await link.read()
                 heard.append(data)
 
-    listener = await (tcp if kind == "tcp" else udp).listen("127.0.0.1", 0, on_link)
+    listener = await (tcp_listener if kind == "tcp" else udp).listen("127.0.0.1", 0, on_link)
     try:
         yield f"{kind}://127.0.0.1:{listener.port}", heard, came
     finally:
