@@ -1,7 +1,7 @@
 """Peers that dial in and have not said anything that could be a frame: they stand at the door.
 
-A conversation costs some thirty times as much as a look at a few bytes. Without the door thousands of peers
-that dial, dribble and are closed would be felt by every terminal that is logged in.
+A byte costs a conversation 5 µs and a look 0.8, and for a look nothing has to be begun and ended. Without the
+door thousands of peers that dial, dribble and are closed would be felt by every terminal that is logged in.
 """
 
 from __future__ import annotations
