@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, cast
@@ -379,9 +379,8 @@ def main() -> int:
     given = parser.parse_args()
     all_descriptors()
     gc.set_threshold(100_000, 50, 1000)
-    run: Callable[[argparse.Namespace], object] = given.run
-    code: int = uvloop.run(run(given))  # type: ignore[arg-type]
-    return code
+    run: Callable[[argparse.Namespace], Coroutine[Any, Any, int]] = given.run
+    return uvloop.run(run(given))
 
 
 if __name__ == "__main__":

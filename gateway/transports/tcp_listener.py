@@ -1,4 +1,4 @@
-"""Terminals dial in over TCP: a listener with limits, and a door at which strangers cost next to nothing."""
+"""Terminals dial in over TCP: a listener with limits, and a door at which strangers cost little."""
 
 from __future__ import annotations
 

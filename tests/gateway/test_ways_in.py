@@ -14,6 +14,7 @@ from gateway.config import load
 from gateway.errors import ConfigurationError
 from gateway.metrics import Metrics
 from gateway.session.registry import Registry
+from gateway.session.settings import SessionSettings
 from gateway.ways_in import WaysIn
 from tests.gateway.session.stage import assets, stage, until
 
@@ -61,6 +62,19 @@ async def test_a_way_that_fails_leaves_none_open() -> None:
         third = ways_of(made.registry, listen={"address": address})
         assert await third.open() == address
         await third.close()
+
+
+async def test_strangers_stand_at_the_door_of_every_plain_listener_for_terminals() -> None:
+    async with stage(assets(), settings=SessionSettings(login_deadline_s=0.3)) as made:
+        ways = ways_of(made.registry, listen={"address": "127.0.0.1:0", "also": ["tcp://127.0.0.1:0"]})
+        await ways.open()
+        writers = [(await asyncio.open_connection(*place))[1] for place in ways.addresses]
+        await asyncio.sleep(0.1)
+        assert not made.registry._peers
+        await until(lambda: made.count("peers_turned_away_total") == len(writers) == 2)
+        for writer in writers:
+            writer.close()
+        await ways.close()
 
 
 async def test_a_modem_becomes_the_terminal_of_its_line() -> None:
