@@ -1,7 +1,7 @@
 """Peers that dial in and have not said anything that could be a frame: they stand at the door.
 
-A byte costs a conversation 5 µs and a look 0.8, and for a look nothing has to be begun and ended. Without the
-door thousands of peers that dial, dribble and are closed would be felt by every terminal that is logged in.
+While it stands there a peer costs a link and one timer: nothing runs for it, and the kernel keeps what it
+dribbles until there is as much as the frame it could be still lacks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import structlog
 from gateway.clock import Clock
 from gateway.metrics import Metrics
 from gateway.session.settings import SessionSettings
-from protocols.q_gdw376.frame import START, announced
+from protocols.q_gdw376.frame import HEADER, IDENTIFIER, OVERHEAD, START, announced
 
 log = structlog.get_logger()
 
@@ -23,13 +23,11 @@ LOGIN_SPREAD: Final = 0.25
 """By how much of the login deadline peers may stay longer, each by another part of it: thousands that dialled
 in the same moment would else be closed, and dial again, in the same moment, and the terminals would wait."""
 
-QUIET_S: Final = 10.0
-"""Whoever has said something and then nothing more for so long is looked at all the same: it may be the
-beginning of a frame with a wrong length, and a person wants to see it. More often would cost more than it
-saves."""
-
 LONG: Final = 256
 """Bytes that are looked at in any case; a login has less."""
+
+SHORTEST: Final = OVERHEAD + HEADER + IDENTIFIER
+"""A login: a frame with one data unit that has no data. For less nobody is woken."""
 
 TOLD_S: Final = 60.0
 """One line in the log, and one entry for a person, in so long: strangers must not fill the disk."""
@@ -46,7 +44,6 @@ class LoginDoorkeeper:
         keep_raw: Callable[[str, str, bytes], None],
     ) -> None:
         """keep_raw: keeps peer, reason and bytes for a person to look at."""
-        self.quiet_s = QUIET_S / clock.speed
         self._deadline_s = settings.login_deadline_s
         self._clock = clock
         self._metrics = metrics
@@ -58,19 +55,16 @@ class LoginDoorkeeper:
         """See `Doorkeeper`."""
         return patience(self._deadline_s) / self._clock.speed
 
-    def may_enter(self, said: bytearray) -> bool:
+    def missing(self, said: bytearray) -> int:
         """See `Doorkeeper`. What stands before the frame does not matter: lines are noisy."""
-        if len(said) >= LONG:
-            return True
+        least = LONG - len(said)
         place = said.find(START)
-        while place >= 0:
+        while place >= 0 and least > 0:
             length = announced(said, place)
-            if length is None:
-                return False  # the header is not whole, and none can begin behind it
-            if isinstance(length, int) and len(said) >= place + length:
-                return True
+            if not isinstance(length, str):
+                least = min(least, place + (length or SHORTEST) - len(said))
             place = said.find(START, place + 1)
-        return False
+        return max(0, min(least, SHORTEST))
 
     def turned_away(self, peer: str, said: bytes) -> None:
         """See `Doorkeeper`."""

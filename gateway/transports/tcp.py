@@ -60,7 +60,7 @@ class Owner(Protocol):
     def made(self, link: TcpLink) -> None: ...
 
     def heard(self, link: TcpLink) -> None:
-        """A link that is `at_door` has said more; nobody reads it yet."""
+        """A link that is `at_door` has said as much as it was to be heard from, or says nothing more."""
         ...
 
     def lost(self, link: TcpLink) -> None: ...
@@ -80,6 +80,7 @@ class TcpLink(asyncio.BufferedProtocol):
         "_paused",
         "_reader",
         "_transport",
+        "_waking",
         "_writable",
         "at_door",
         "peer",
@@ -101,8 +102,9 @@ class TcpLink(asyncio.BufferedProtocol):
         self._ended = False
         self._paused = False
         self._writable = True
+        self._waking = 1
         self.at_door = False
-        """set by the owner: told of what the peer says, because nobody reads yet"""
+        """nobody reads it yet: its owner hears of what it says"""
         self.peer = ""
         self.source = ""
 
@@ -118,8 +120,9 @@ class TcpLink(asyncio.BufferedProtocol):
         self.source = str(name[0])
         self.peer = spelled(self.source, name[1])
         transport.set_write_buffer_limits(high=WRITE_ROOM)
-        _tend(transport.get_extra_info("socket"), self._limits.write_deadline_s)
         self._owner.made(self)
+        if not self.at_door:
+            self._tend()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return _scratch
@@ -162,6 +165,53 @@ class TcpLink(asyncio.BufferedProtocol):
         if self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
 
+    # what the listener calls while the peer stands at its door
+
+    def stand(self, count: int) -> None:
+        """Nobody reads this peer yet. Its owner hears of it when it has said `count` bytes more, or nothing
+        more: until then the kernel keeps what comes, and this process is not woken. At least 1."""
+        self.at_door = True
+        self._wake_at(count)
+
+    def enter(self) -> None:
+        """What it says is read from now on, and what it has said, first."""
+        self.at_door = False
+        self._wake_at(1)
+        self._tend()
+
+    def last_words(self) -> bytes:
+        """What it has said and nobody will read, CHUNK bytes at most; only just before `abort`."""
+        sock = self._socket()
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                self._buffer += os.read(sock.fileno(), CHUNK)
+        return bytes(self._buffer[:CHUNK])
+
+    def _wake_at(self, count: int) -> None:
+        sock = self._socket()
+        if sock is not None and count != self._waking:
+            with contextlib.suppress(OSError):  # where the kernel cannot, it wakes us at each byte
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+            self._waking = count
+
+    def _tend(self) -> None:
+        """Have the kernel find a dead peer: an idle one by keepalive, and one that does not acknowledge."""
+        sock = self._socket()
+        if sock is None:
+            return
+        with contextlib.suppress(OSError):  # the peer may be gone by now; then the loop says so at once
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
+            milliseconds = int(self._limits.write_deadline_s * 1000)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, milliseconds)
+
+    def _socket(self) -> socket.socket | None:
+        """None where the link is gone."""
+        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
+        return None if sock is None or sock.fileno() < 0 else cast(socket.socket, sock)
+
     # what the house calls
 
     @property
@@ -177,8 +227,8 @@ class TcpLink(asyncio.BufferedProtocol):
     @property
     def waiting(self) -> int:
         """Bytes that have come and were not read yet, those that the kernel still holds included."""
-        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
-        if sock is None or sock.fileno() < 0:
+        sock = self._socket()
+        if sock is None:
             return len(self._buffer)
         unread = array("i", [0])
         fcntl.ioctl(sock.fileno(), termios.FIONREAD, unread)
@@ -230,8 +280,8 @@ class TcpLink(asyncio.BufferedProtocol):
         return self._transport.get_write_buffer_size() + self._unsent_by_kernel()
 
     def _unsent_by_kernel(self) -> int:
-        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
-        if sock is None or sock.fileno() < 0:
+        sock = self._socket()
+        if sock is None:
             return 0
         unsent = array("i", [0])
         fcntl.ioctl(sock.fileno(), SIOCOUTQNSD, unsent)
@@ -239,8 +289,8 @@ class TcpLink(asyncio.BufferedProtocol):
 
     def write_now(self, data: bytes) -> Taken:
         """See `Link.write_now`: straight to the socket, past the loop's buffer, which would send it later."""
-        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
-        if sock is None or sock.fileno() < 0 or self._ended or self.unsent:
+        sock = self._socket()
+        if sock is None or self._ended or self.unsent:
             self._reset()
             return Taken.NOTHING
         try:
@@ -254,8 +304,8 @@ class TcpLink(asyncio.BufferedProtocol):
 
     def _reset(self) -> None:
         """End at once; what the kernel still holds is dropped, too."""
-        sock = self._transport.get_extra_info("socket") if self._transport is not None else None
-        if sock is not None and sock.fileno() >= 0:
+        sock = self._socket()
+        if sock is not None:
             with contextlib.suppress(OSError):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.abort()
@@ -279,13 +329,3 @@ class TcpLink(asyncio.BufferedProtocol):
         if self._transport is not None:
             self._transport.abort()
         self._wake_reader()
-
-
-def _tend(sock: socket.socket, write_deadline_s: float) -> None:
-    """Have the kernel find dead peers: idle ones by keepalive, and those that do not acknowledge."""
-    with contextlib.suppress(OSError):  # the peer may be gone by now; then the loop says so at once
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, KEEPALIVE_IDLE_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, KEEPALIVE_INTERVAL_S)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, KEEPALIVE_PROBES)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(write_deadline_s * 1000))

@@ -7,7 +7,6 @@ import resource
 import socket
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Final, Protocol
 
 import structlog
@@ -28,35 +27,20 @@ OTHER_DESCRIPTORS: Final = 1_000
 
 
 class Doorkeeper(Protocol):
-    """Decides for whom a conversation begins. None of these may raise. Times are seconds of the loop."""
-
-    quiet_s: float
-    """who has said something, and then nothing for so long (at most twice that), enters"""
+    """Decides for whom a conversation begins. None of these may raise."""
 
     def stay_s(self) -> float:
-        """How long the peer that dials just now may stand at the door."""
+        """How long the peer that dials just now may stand at the door, in seconds of the loop."""
         ...
 
-    def may_enter(self, said: bytearray) -> bool:
-        """Is what a peer has said so far worth looking at? Called at each piece: cheap, and True when it
-        grows long."""
+    def missing(self, said: bytearray) -> int:
+        """How many bytes a peer that has said this must say at least until it is worth looking at; 0: it is,
+        and it must be when it grows long. Cheap."""
         ...
 
     def turned_away(self, peer: str, said: bytes) -> None:
         """Its time at the door is over, and so is its link."""
         ...
-
-
-@dataclass(slots=True)
-class _Standing:
-    """A link at the door."""
-
-    look: asyncio.TimerHandle
-    """the next one"""
-    looks: int
-    """that follow it, each `quiet_s` after the other; with the last its time is over"""
-    said: int = 0
-    """bytes that it had said at the last look"""
 
 
 class Listener:
@@ -74,7 +58,8 @@ class Listener:
         self._metrics = metrics
         self._doorkeeper = doorkeeper
         self._server: asyncio.Server | None = None
-        self._at_door: dict[TcpLink, _Standing] = {}
+        self._at_door: dict[TcpLink, asyncio.TimerHandle] = {}
+        """what ends their time there"""
         self._links: dict[TcpLink, asyncio.Task[None]] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._hosts: Tally[str] = Tally()
@@ -109,14 +94,16 @@ class Listener:
             return
         if link.ended and not link.unread:
             link.abort()
-        elif link.ended or self._doorkeeper.may_enter(link.unread):
+        elif not link.ended and (missing := self._doorkeeper.missing(link.unread)):
+            link.stand(missing)
+        else:
             self._enter(link)
 
     def lost(self, link: TcpLink) -> None:
         """See `Owner`."""
-        standing = self._at_door.pop(link, None)
-        if standing is not None:
-            standing.look.cancel()
+        end_of_stay = self._at_door.pop(link, None)
+        if end_of_stay is not None:
+            end_of_stay.cancel()
         elif link not in self._links:
             return
         if self._metrics is not None:
@@ -124,7 +111,7 @@ class Listener:
         self._hosts[link.source] -= 1
         if self._hosts[link.source] <= 0:
             del self._hosts[link.source]
-        if standing is None:
+        if end_of_stay is None:
             task = self._links.pop(link)
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
@@ -132,28 +119,17 @@ class Listener:
     # the door
 
     def _have_wait(self, link: TcpLink, doorkeeper: Doorkeeper) -> None:
-        looks, first = divmod(doorkeeper.stay_s(), doorkeeper.quiet_s)
-        look = asyncio.get_running_loop().call_later(first, self._look, link, doorkeeper)
-        self._at_door[link] = _Standing(look, int(looks))
-        link.at_door = True
+        loop = asyncio.get_running_loop()
+        self._at_door[link] = loop.call_later(doorkeeper.stay_s(), self._turn_away, link, doorkeeper)
+        link.stand(doorkeeper.missing(link.unread))
 
-    def _look(self, link: TcpLink, doorkeeper: Doorkeeper) -> None:
-        """Let in who has said something and waits; turn away whose time is over."""
-        standing, said = self._at_door[link], len(link.unread)
-        if said and said == standing.said:
-            self._enter(link)
-        elif not standing.looks:
-            doorkeeper.turned_away(link.peer, bytes(link.unread))
-            link.abort()
-        else:
-            standing.said = said
-            standing.looks -= 1
-            loop = asyncio.get_running_loop()
-            standing.look = loop.call_later(doorkeeper.quiet_s, self._look, link, doorkeeper)
+    def _turn_away(self, link: TcpLink, doorkeeper: Doorkeeper) -> None:
+        doorkeeper.turned_away(link.peer, link.last_words())
+        link.abort()
 
     def _enter(self, link: TcpLink) -> None:
-        self._at_door.pop(link).look.cancel()
-        link.at_door = False
+        self._at_door.pop(link).cancel()
+        link.enter()
         self._begin(link)
 
     # conversations

@@ -37,12 +37,21 @@ class Desk:
         )
 
     def enters(self, said: bytes) -> bool:
-        return self.keeper.may_enter(bytearray(said))
+        return self.keeper.missing(bytearray(said)) == 0
+
+    def wakes(self, said: bytes) -> list[int]:
+        """After how many bytes it is asked, where the kernel wakes us for no fewer than were missing."""
+        places = [0]
+        while missing := self.keeper.missing(bytearray(said[: places[-1]])):
+            if places[-1] + missing > len(said):
+                break
+            places.append(places[-1] + missing)
+        return places
 
 
 def test_it_is_what_the_listener_asks_for() -> None:
     keeper: Doorkeeper = Desk().keeper
-    assert keeper.quiet_s > 0
+    assert keeper.stay_s() > 0
 
 
 @pytest.mark.parametrize(
@@ -54,6 +63,26 @@ def test_a_login_enters_with_its_last_byte_whatever_stands_before_it(before: byt
     desk = Desk()
     whole = before + LOGIN
     assert [cut for cut in range(len(whole) + 1) if desk.enters(whole[:cut])] == [len(whole)]
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=LONG), st.lists(st.sampled_from([b"\x68", ENDLESS[:6], b"\x00"])).map(b"".join)
+    ),
+    st.binary(max_size=40),
+)
+def test_nobody_sleeps_past_the_last_byte_of_a_frame(before: bytes, after: bytes) -> None:
+    desk = Desk()
+    said = before + LOGIN + after
+    enters = [place for place in range(len(said) + 1) if desk.enters(said[:place])]
+    assert desk.wakes(said)[-1] == enters[0]
+
+
+def test_those_that_dribble_rarely_wake_anybody() -> None:
+    desk = Desk()
+    assert desk.wakes(bytes(100)) == [0, 20, 40, 60, 80, 100]
+    assert desk.wakes(ENDLESS) == [0, 20, 40, 60]
+    assert desk.wakes(LOGIN) == [0, len(LOGIN)]
 
 
 def test_who_cannot_have_sent_a_frame_stays_outside_until_it_has_said_much() -> None:
@@ -85,7 +114,6 @@ def test_peers_stay_between_the_deadline_and_a_quarter_more_each_for_itself() ->
 def test_a_fast_clock_shortens_the_stay() -> None:
     keeper = Desk(noon_clock(10.0)).keeper
     assert 3.0 <= keeper.stay_s() <= 3.75
-    assert keeper.quiet_s == pytest.approx(1.0)
 
 
 def test_all_are_counted_and_one_a_minute_is_told() -> None:

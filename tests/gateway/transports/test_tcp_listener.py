@@ -7,28 +7,34 @@ import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from gateway.errors import LinkClosed
 from gateway.metrics import Metrics
 from gateway.transports.tcp import TcpLimits, TcpLink
 from gateway.transports.tcp_listener import Listener, listen
 from tests.gateway.transports.test_tcp import dial, until
+from tests.gateway.transports.waiting import LOOPS, Loop
 
 WORD = b"open"
 
 
 class Keeper:
-    """Lets in whoever has said WORD; satisfies `Doorkeeper`."""
+    """Lets in whoever has said WORD, and asks for `step` bytes before it hears of anybody again; satisfies
+    `Doorkeeper`."""
 
-    def __init__(self, stay_s: float = 60.0, quiet_s: float = 60.0) -> None:
-        self.quiet_s = quiet_s
+    def __init__(self, stay_s: float = 60.0, step: int = 1) -> None:
+        self.asked: list[bytes] = []
         self.away: list[bytes] = []
         self._stay_s = stay_s
+        self._step = step
 
     def stay_s(self) -> float:
         return self._stay_s
 
-    def may_enter(self, said: bytearray) -> bool:
-        return WORD in said
+    def missing(self, said: bytearray) -> int:
+        self.asked.append(bytes(said))
+        return 0 if WORD in said else self._step
 
     def turned_away(self, peer: str, said: bytes) -> None:
         assert peer.startswith("127.0.0.1:")
@@ -105,7 +111,7 @@ async def test_a_word_that_comes_byte_by_byte_is_heard_whole_and_so_is_what_foll
 
 
 async def test_who_stays_too_long_is_turned_away_with_what_it_said() -> None:
-    keeper = Keeper(stay_s=0.81, quiet_s=0.4)  # the stay is no multiple: no look may come too soon
+    keeper = Keeper(stay_s=0.8)
     async with house(keeper) as made:
         peers = [await dial(made.listener) for _ in range(10)]
         while len(keeper.away) < 10:
@@ -120,20 +126,6 @@ async def test_who_stays_too_long_is_turned_away_with_what_it_said() -> None:
     assert {byte for said in keeper.away for byte in said} == {ord("x")}
 
 
-async def test_who_falls_quiet_is_looked_at_but_not_one_that_never_spoke() -> None:
-    keeper = Keeper(stay_s=1.0, quiet_s=0.1)
-    async with house(keeper) as made:
-        _, silent = await dial(made.listener)
-        _, writer = await dial(made.listener)
-        writer.write(b"half a")
-        await until(lambda: made.heard == [b"half a"])
-        await until(lambda: keeper.away == [b""])
-        await until(lambda: made.listener.connections == 1)
-        writer.close()
-        silent.close()
-        await until(lambda: made.left == 1)
-
-
 async def test_who_speaks_and_hangs_up_is_heard() -> None:
     async with house(Keeper()) as made:
         _, writer = await dial(made.listener)
@@ -143,6 +135,39 @@ async def test_who_speaks_and_hangs_up_is_heard() -> None:
         writer.close()
         await until(lambda: made.listener.connections == 0)
     assert made.heard == [b"bye"]
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_the_kernel_keeps_what_is_too_short_and_nobody_is_forgotten_for_it(loop: Loop) -> None:
+    async def body() -> None:
+        keeper = Keeper(stay_s=0.75, step=8)
+        async with house(keeper) as made:
+            links = [(await dial(made.listener))[1] for _ in range(3)]
+            known, short, restless = links
+            known.write(b"noise" + WORD[:2])
+            short.write(b"bye")
+            await asyncio.sleep(0.05)
+            assert {*keeper.asked} == {b""}  # nobody was woken for these
+            known.write(WORD[2:])
+            short.write_eof()
+            await until(lambda: {*made.heard} == {b"noise" + WORD, b"bye"})
+            written = 0
+            while not keeper.away:
+                restless.write(b"x")
+                written += 1
+                await asyncio.sleep(0.05)
+            assert {*made.heard} == {b"noise" + WORD, b"bye"}
+            known.write(b"!")  # who has entered is heard at once again
+            await until(lambda: b"noise" + WORD + b"!" in made.heard)
+            (away,) = keeper.away
+            assert away == b"x" * len(away)
+            assert written - 2 <= len(away) <= written
+            for writer in links:
+                writer.close()
+            await until(lambda: made.listener.connections == 0)
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(body())
 
 
 async def test_who_goes_without_a_word_is_forgotten() -> None:
@@ -176,8 +201,8 @@ async def test_those_at_the_door_count_for_the_limits() -> None:
 
 async def test_a_flood_at_the_door_is_held_to_the_read_buffer() -> None:
     class Deaf(Keeper):
-        def may_enter(self, said: bytearray) -> bool:
-            return False
+        def missing(self, said: bytearray) -> int:
+            return 1
 
     async with house(Deaf(), TcpLimits(read_buffer_bytes=8_192)) as made:
         _, writer = await dial(made.listener)
