@@ -2,8 +2,8 @@
 spends on them, what it keeps of each, and how soon it answers.
 
 `make bench ARGS=terminals` takes 20,000 terminals with 60 s heartbeats and 2,000 silent and 2,000 dribbling
-peers through turns without (A) and with the peers (B), ABBA and so on, ten minutes of each, about half an
-hour in all. A short run:
+peers through turns without (A) and with the peers (B), ABBA and so on, eight of each, ten minutes of each,
+about half an hour in all. A short run:
 `python -c "from benchmarks.terminals import run; run(2000, seconds=60, turns=1)"`.
 
 As many gateway processes stand over one embedded database as their limit of descriptors asks for, each with
@@ -162,8 +162,8 @@ class Stage:
 
     @contextmanager
     def strangers(self, silent: int, dribbling: int) -> Iterator[None]:
-        """Peers beside the terminals. AssertionError where they were not there, or the gateway let them
-        stay."""
+        """Peers beside the terminals; they take what the others leave of the cores. AssertionError where they
+        were not there, dribbled less than they should, or the gateway let them stay."""
         addresses = ",".join(one.address for one in self.gateways)
         words = [f"--address={addresses}", f"--silent={silent}", f"--dribbling={dribbling}"]
         with Load("peers", self.folder, "peers", *words) as peers:
@@ -182,6 +182,8 @@ class Stage:
                 raise AssertionError(
                     f"{said['closed']} peers were closed in {lasted:.0f} s, of {said['connected']}"
                 )
+            if said["dribbled"] < lasted * dribbling * 0.9:
+                raise AssertionError(f"{said['dribbled']} bytes were dribbled in {lasted:.0f} s: too slow")
 
     def watch(self, name: str, seconds: float) -> Phase:
         """One turn. AssertionError as soon as a fleet has had a fault."""
@@ -240,7 +242,7 @@ def run(
     peers: int = PEERS,
     heartbeat_s: float = 60.0,
     seconds: float = 600.0,
-    turns: int = 4,
+    turns: int = 8,
     meters: int = METERS,
     gateways: int | None = None,
 ) -> None:
