@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -56,7 +57,7 @@ class House:
 
 
 @asynccontextmanager
-async def house(keeper: Keeper, limits: TcpLimits | None = None) -> AsyncIterator[House]:
+async def house(keeper: Keeper | None, limits: TcpLimits | None = None) -> AsyncIterator[House]:
     async def come_in(link: TcpLink) -> None:
         place = len(made.heard)
         made.heard.append(b"")
@@ -140,7 +141,7 @@ async def test_who_speaks_and_hangs_up_is_heard() -> None:
 @pytest.mark.parametrize("loop", LOOPS)
 def test_the_kernel_keeps_what_is_too_short_and_nobody_is_forgotten_for_it(loop: Loop) -> None:
     async def body() -> None:
-        keeper = Keeper(stay_s=0.75, step=8)
+        keeper = Keeper(stay_s=2.0, step=8)
         async with house(keeper) as made:
             links = [(await dial(made.listener))[1] for _ in range(3)]
             known, short, restless = links
@@ -168,6 +169,21 @@ def test_the_kernel_keeps_what_is_too_short_and_nobody_is_forgotten_for_it(loop:
 
     with asyncio.Runner(loop_factory=loop) as runner:
         runner.run(body())
+
+
+@pytest.mark.parametrize("keeper", [None, Keeper()], ids=["no door", "door"])
+async def test_the_kernel_looks_after_every_link_that_has_a_conversation(keeper: Keeper | None) -> None:
+    async with house(keeper, TcpLimits(write_deadline_s=7.0)) as made:
+        _, writer = await dial(made.listener)
+        writer.write(WORD)
+        await until(lambda: made.heard == [WORD])
+        (link,) = made.listener._links
+        sock = link._socket()
+        assert sock is not None
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7_000
+        assert sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
+        writer.close()
 
 
 async def test_who_goes_without_a_word_is_forgotten() -> None:
