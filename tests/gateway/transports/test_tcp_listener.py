@@ -171,9 +171,8 @@ def test_the_kernel_keeps_what_is_too_short_and_nobody_is_forgotten_for_it(loop:
         runner.run(body())
 
 
-@pytest.mark.parametrize("keeper", [None, Keeper()], ids=["no door", "door"])
-async def test_the_kernel_looks_after_every_link_that_has_a_conversation(keeper: Keeper | None) -> None:
-    async with house(keeper, TcpLimits(write_deadline_s=7.0)) as made:
+async def test_the_kernel_looks_after_a_link_that_has_come_in_by_the_door() -> None:
+    async with house(Keeper(), TcpLimits(write_deadline_s=7.0)) as made:
         _, writer = await dial(made.listener)
         writer.write(WORD)
         await until(lambda: made.heard == [WORD])
