@@ -52,7 +52,13 @@ class Postgres:
             until(lambda: embedded.server_pid(self.folder) is None, 30.0, "the database is dead")
             yield
             assert embedded.server_pid(self.folder) is None
-        asyncio.run(embedded.start(self.folder))
+        asyncio.run(self._started())
+
+    async def _started(self) -> None:
+        """Anew, and as one use of ours: one that is remembered from the time before would start nothing, and
+        one more would keep the server running when the last test has ended."""
+        await embedded.stop(self.folder)
+        await embedded.start(self.folder)
 
     @contextmanager
     def silent(self) -> Iterator[None]:
