@@ -177,10 +177,12 @@ WHERE command_id = %(command_id)s AND state = %(state)s AND version = %(version)
 RETURNING version
 
 -- name: due
--- What wants work at these terminals: one each, what gives power back first, then the oldest.
-SELECT work.* FROM unnest(%(terminals)s::int[]) AS asked (terminal_id)
+-- What wants work at these terminals: one each, what gives power back first, then the oldest; and so among
+-- the terminals, where there is more than fits.
+SELECT work.command_id, work.meter_id, work.terminal_id, work.action, work.state
+FROM unnest(%(terminals)s::int[]) AS asked (terminal_id)
 CROSS JOIN LATERAL (
-    SELECT command_id, meter_id, terminal_id, action, state FROM (
+    SELECT * FROM (
         (
             SELECT command_id, meter_id, terminal_id, action, state, created_at FROM relay_command AS c
             WHERE c.terminal_id = asked.terminal_id
@@ -198,4 +200,5 @@ CROSS JOIN LATERAL (
     ) AS either
     ORDER BY action IN ('close', 'permit-close') DESC, state = 'verified', created_at LIMIT 1
 ) AS work
+ORDER BY work.action IN ('close', 'permit-close') DESC, work.state = 'verified', work.created_at
 LIMIT %(limit)s

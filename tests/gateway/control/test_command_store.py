@@ -234,6 +234,19 @@ async def test_one_desk_a_meter_at_a_time(store: CommandStore) -> None:
     assert order == ["other meter", "first", "second"]
 
 
+async def test_where_more_is_due_than_fits_closes_are_found_before_older_trips(store: CommandStore) -> None:
+    made = {}
+    for name, meter_id, told in (
+        ("old trip", 1, {"created_at": NOW - timedelta(minutes=9)}),
+        ("close", 3, {"action": Action.CLOSE, "created_at": NOW}),
+    ):
+        async with store.desk(meter_id) as desk:
+            made[name] = await desk.add(new(**told), State.QUEUED)
+    assert [ref.id for ref in await store.due((1, 2), NOW, 1)] == [made["close"].id]
+    assert [ref.id for ref in await store.due((1, 2), NOW, 2)] == [made["close"].id, made["old trip"].id]
+    assert [ref.id for ref in await store.due((1, 2), NOW, 1, (2,))] == [made["old trip"].id]
+
+
 async def test_what_is_due(store: CommandStore) -> None:
     made = {}
     for name, meter_id, told in (
@@ -248,7 +261,7 @@ async def test_what_is_due(store: CommandStore) -> None:
     async def due(*terminals: int, now: datetime = NOW, skip: tuple[int, ...] = ()) -> list[UUID]:
         return [ref.id for ref in await store.due(terminals, now, 10, skip)]
 
-    assert sorted(await due(1, 2)) == sorted([made["young close"].id, made["trip elsewhere"].id])
+    assert await due(1, 2) == [made["young close"].id, made["trip elsewhere"].id]
     assert await due(1) == [made["young close"].id]
     assert await due(1, 2, skip=(1,)) == [made["trip elsewhere"].id]
     assert await due() == []
