@@ -292,6 +292,7 @@ async def _serve(
                 station.blocks,
                 station.switches,
                 station.journal,
+                station.way,
                 station.tickets,
             ),
             webhooks_to_ourselves=settings.http.webhooks_to_ourselves,

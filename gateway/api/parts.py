@@ -23,6 +23,7 @@ from gateway.control.ask import Ask
 from gateway.control.batches import Batches
 from gateway.control.protections import Protections
 from gateway.control.requests import Requests
+from gateway.control.right_of_way import RightOfWay
 from gateway.control.switches import Switches
 from gateway.control.tickets import Tickets
 from gateway.errors import StorageError
@@ -90,13 +91,15 @@ class RelayControl:
     switches: Switches
     journal: Journal | None = None
     """None: closes wait for the database like all else"""
+    way: RightOfWay = field(default_factory=RightOfWay)
     tickets: Tickets | None = None
     """None: nothing is allowed on direct lines"""
 
 
-TRIPS_AT_A_TIME: Final = 4
+TRIPS_AT_A_TIME: Final = 2
 """Requests for trips that are worked on together, from the look at the token to the answer. Each takes a
-connection of the database and its share of a core."""
+connection of the database and its share of a core, and a close that comes has to let them finish. Two are
+enough that one works while the other waits for the database: four accept no more in a second."""
 
 
 class Turns:

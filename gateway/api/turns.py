@@ -10,25 +10,26 @@ from fastapi import Depends, Request
 
 from gateway.api.parts import Wanted
 from gateway.api.problems import Problem
-from gateway.command import RESTORING
-from gateway.control.ask import RESTORE
+from gateway.control.ask import GIVES_POWER
+from gateway.control.right_of_way import RightOfWay
 
 MOST_WAITING: Final = 2000
 """More are turned away: they would wait for a minute and longer."""
 
-_AT_ONCE: Final = frozenset({RESTORE, *(action.value for action in RESTORING)})
-
 
 async def _turn(request: Request, parts: Wanted) -> AsyncIterator[None]:
-    """Wait for one unless only closes are asked for. Problem 503 where too many wait.
+    """Wait for one, and until no close is on its way, unless only closes are asked for. Problem 503 where too
+    many wait.
 
     Stands before all other dependencies of its route: so the token, too, is looked at when it is time."""
     try:
         asked: object = await request.json()
     except ValueError:  # the route will say so
         asked = None
+    way = RightOfWay() if parts.relay is None else parts.relay.way
     if _gives_power_back(asked):
-        yield
+        with way.closing():
+            yield
         return
     turns = parts.turns
     if turns.waiting >= MOST_WAITING:
@@ -43,7 +44,9 @@ async def _turn(request: Request, parts: Wanted) -> AsyncIterator[None]:
     finally:
         turns.waiting -= 1
     try:
-        yield
+        await way.give()
+        with way.asking():
+            yield
     finally:
         turns.free.release()
 
@@ -56,7 +59,7 @@ def _gives_power_back(body: object) -> bool:
 
 def _is_close(command: object) -> bool:
     action = command.get("action") if isinstance(command, dict) else None
-    return isinstance(action, str) and action in _AT_ONCE
+    return isinstance(action, str) and action in GIVES_POWER
 
 
 Turn = Annotated[None, Depends(_turn)]

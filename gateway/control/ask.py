@@ -8,11 +8,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
-from gateway.command import WHY_TEXT, Action, Why
+from gateway.command import RESTORING, WHY_TEXT, Action, Why
 from gateway.errors import InputError, LingdianError
 
 RESTORE: Final = "restore"
 """What billing may ask for instead of close or permit-close: resolved once, at acceptance."""
+
+GIVES_POWER: Final[frozenset[str]] = RESTORING | {RESTORE}
+"""Verbs of requests that give power back, or let it be given."""
 
 LONGEST_TEXT: Final = 200
 """characters of a cause, notice, label and the like"""

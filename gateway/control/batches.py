@@ -17,9 +17,10 @@ from uuid import UUID, uuid4
 from gateway.clock import Clock
 from gateway.command import ENDS, GATED_AS_TRIP, Action, Command, NotInstalled, State, Used, Why, canonical
 from gateway.control import policy
-from gateway.control.ask import Ask, KeyReused, NoSuch, NotNow, Unfit, check_key, check_second
+from gateway.control.ask import GIVES_POWER, Ask, KeyReused, NoSuch, NotNow, Unfit, check_key, check_second
 from gateway.control.policy import Do, Rules
 from gateway.control.requests import Requests
+from gateway.control.right_of_way import RightOfWay
 from gateway.control.stores import BatchStore, CommandStore
 from gateway.storage.batches import Batch
 
@@ -85,8 +86,11 @@ class Batches:
         requests: Requests,
         rules: Callable[[], Rules],
         clock: Clock,
+        way: RightOfWay | None = None,
     ) -> None:
+        """way: what of it takes power away gives way to closes."""
         self._store = store
+        self._way = way or RightOfWay()
         self._batches = batches
         self._requests = requests
         self._rules = rules
@@ -99,6 +103,7 @@ class Batches:
         trips: Counter[int | None] = Counter()
         used: dict[int | None, tuple[Used, policy.Limits]] = {}
         for ask, twice in zip(asks, _twice(asks), strict=True):
+            await self._give_way(ask)
             line = await self._look(ask, by, used) if not twice else _named_twice(ask)
             lines.append(line)
             if line.action in GATED_AS_TRIP and line.state is State.QUEUED:
@@ -162,6 +167,7 @@ class Batches:
         done: list[Command] = []
         for ref in await self._batches.commands(batch_id):
             if ref.state is State.HELD:
+                await self._way.give()
                 done.append(await self._requests.approve_held(ref.id, by, batch=batch_id))
             elif (command := await self._store.command(ref.id)) is not None:
                 done.append(command)
@@ -191,6 +197,11 @@ class Batches:
             raise Unfit(None, f"a batch has 1 to {LONGEST} meters, not {len(asks)} 批量数目无效")
         for ask in asks:
             self._requests.check_texts(ask)
+
+    async def _give_way(self, ask: Ask) -> None:
+        """A batch that is all closes is itself what others give way to."""
+        if ask.verb not in GIVES_POWER:
+            await self._way.give()
 
     async def _look(self, ask: Ask, by: str, used: dict[int | None, tuple[Used, policy.Limits]]) -> Line:
         if ask.meter_id is None:
@@ -226,6 +237,7 @@ class Batches:
             return _unfit(ask, error)
 
     async def _make(self, ask: Ask, dry: Line, by: str, begun: BatchAnswer, number: int, trace: str) -> Line:
+        await self._give_way(ask)
         held_for = "; ".join(begun.over)
         key = f"batch {begun.batch} {number}"
         try:

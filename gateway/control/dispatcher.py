@@ -18,8 +18,9 @@ from uuid import UUID
 import structlog
 
 from gateway.clock import Clock
-from gateway.command import Action, MeterFacts, Ref
+from gateway.command import GATED_AS_TRIP, Action, MeterFacts, Ref
 from gateway.control.course import Course
+from gateway.control.right_of_way import RightOfWay
 from gateway.control.states import WrongStep
 from gateway.control.stores import CommandStore
 from gateway.door import Doors, Prepared, Sealing, Trouble
@@ -35,7 +36,8 @@ POLL_SECONDS: Final = 1.0
 """Between two looks at all terminals when nobody wakes us."""
 
 BETWEEN_SECONDS: Final = 0.02
-"""Between two looks at all terminals, however often we are woken: one look serves a storm of requests."""
+"""Between two looks at all terminals, however often we are woken: one look serves a storm of requests. Where
+a look takes longer, as with work at thousands of terminals, so does the pause."""
 
 AT_ONCE: Final = 256
 """Commands under way at one time; each terminal has one at most."""
@@ -77,7 +79,9 @@ class Dispatcher:
         *,
         at_once: int = AT_ONCE,
         poll_seconds: float = POLL_SECONDS,
+        way: RightOfWay | None = None,
     ) -> None:
+        self._way = way or RightOfWay()
         self._store = store
         self._doors = doors
         self._course = course
@@ -120,8 +124,8 @@ class Dispatcher:
                     self._look_at_all = False
                     self._some.clear()
                     await self._start_some(self._doors.here())
-                    now = self._clock.monotonic()
-                    poll_at, between_until = now + self._poll_seconds, now + BETWEEN_SECONDS
+                    began, now = now, self._clock.monotonic()
+                    poll_at, between_until = now + self._poll_seconds, now + max(BETWEEN_SECONDS, now - began)
                 elif self._some:
                     some, self._some = self._some, set()
                     await self._start_some(self._doors.here() & some)
@@ -148,9 +152,11 @@ class Dispatcher:
         except StorageError as error:
             log.warning("relay commands cannot be looked up", error=str(error))
             return
+        now = self._clock.monotonic()
+        if not self._way.clear:  # looked at again when it is: those before whom we give way stand first
+            found = [ref for ref in found if ref.action not in GATED_AS_TRIP]
         if len(found) == room:  # there may be more, elsewhere
             self._look_at_all = True
-        now = self._clock.monotonic()
         for ref in found:
             last, at = self._last.get(ref.terminal_id, (None, 0.0))
             if ref.terminal_id not in self._under_way and (ref != last or now - at >= AGAIN_SECONDS):

@@ -20,6 +20,7 @@ from gateway.control.journal_file import JournalError, JournalFile
 from gateway.control.policy import Rules
 from gateway.control.protections import Protections
 from gateway.control.requests import Requests
+from gateway.control.right_of_way import RightOfWay
 from gateway.control.switches import Switches
 from gateway.control.tickets import Tickets
 from gateway.control.watch import watch
@@ -105,7 +106,8 @@ class Station:
             clock_trusted=trusted,
             written=lambda command: metrics.relay_frame(command, clock.now()),
         )
-        self._dispatcher = Dispatcher(store, guarded, course, clock)
+        self.way = RightOfWay(lambda: self._dispatcher.wake(), registry.turnstile.giving_way)
+        self._dispatcher = Dispatcher(store, guarded, course, clock, way=self.way)
         self._watch = partial(watch, partial(relay_evidence.oldest, database), metrics, clock)
         registry.on_login(lambda session: self._dispatcher.wake())
         registry.on_login(lambda session: self._live.wake())
@@ -129,7 +131,7 @@ class Station:
             clock_trusted=trusted,
             wake=self._dispatcher.wake,
         )
-        self.batches = Batches(store, RelayBatches(database), self.requests, rules, clock)
+        self.batches = Batches(store, RelayBatches(database), self.requests, rules, clock, self.way)
         self.blocks = Protections(ControlBlocks(database), self.requests, clock)
         self.switches = Switches(switches, clock)
 

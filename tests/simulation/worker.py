@@ -20,9 +20,11 @@ from gateway.control.journal import CloseJournal
 from gateway.control.journal_file import JournalFile
 from gateway.control.protections import Protections
 from gateway.control.requests import Requests
+from gateway.control.right_of_way import RightOfWay
 from gateway.control.switches import Switches
 from gateway.errors import LingdianError, StorageError
 from tests.gateway.control.crash_folder import CrashFolder
+from tests.simulation.asking import GIVES_POWER
 from tests.simulation.company import MemoryEpochFile
 from tests.simulation.doors import WorldDoors
 from tests.simulation.process import Gone, Process, outside
@@ -75,10 +77,11 @@ class Parts:
             clock_trusted=lambda: self.known and self.journal.opened and world.clock_trusted,
             at=worker.reach,
         )
-        self.dispatcher = Dispatcher(store, guarded, course, any_clock, poll_seconds=POLL_S)
+        self.way = RightOfWay(lambda: self.dispatcher.wake())
+        self.dispatcher = Dispatcher(store, guarded, course, any_clock, poll_seconds=POLL_S, way=self.way)
         wake = self.dispatcher.wake
         self.requests = Requests(store, rules, any_clock, switches=company.switches, wake=wake)
-        self.batches = Batches(store, company.batches, self.requests, rules, any_clock)
+        self.batches = Batches(store, company.batches, self.requests, rules, any_clock, self.way)
         self.protections = Protections(company.blocks, self.requests, any_clock)
         self.switches = Switches(company.switches, any_clock)
 
@@ -174,12 +177,19 @@ class Worker:
         """As the interface does it: the command, and whether the journal alone has it."""
 
         async def work(parts: Parts) -> tuple[UUID, Command, bool]:
+            if ask.verb in GIVES_POWER:
+                with parts.way.closing():
+                    return await kept(parts)
+            await parts.way.give()
+            return await kept(parts)
+
+        async def kept(parts: Parts) -> tuple[UUID, Command, bool]:
             try:
                 made = (await parts.requests.accept(ask, by, key)).command
             except StorageError as error:
                 asked = replace(ask, meter_id=None)
-                kept = await parts.journal.accept(asked, by, key, because=error, sees_all=True)
-                return kept.command.id, kept.command, True
+                close = await parts.journal.accept(asked, by, key, because=error, sees_all=True)
+                return close.command.id, close.command, True
             return made.id, made, False
 
         return await self.ask(work)

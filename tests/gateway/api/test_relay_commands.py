@@ -322,6 +322,10 @@ async def test_without_relay_control_the_routes_say_so(house: House) -> None:
     http = await house.client("x")
     answer = await http.post(COMMANDS, json=TRIP, headers={"idempotency-key": "k"})
     problem(answer, 503, "no-relay-control")
+    stranger = await house.bearer(None)
+    for action in ("trip", "close"):
+        answer = await stranger.post(COMMANDS, json=TRIP | {"action": action})
+        assert answer.status_code == 401, "a stranger is not told what this gateway does"
 
 
 # without the database -------------------------------------------------------------------------------

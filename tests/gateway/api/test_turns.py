@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from httpx import ASGITransport, AsyncClient
 from gateway.api import parts, problems, turns
 from gateway.api.parts import TRIPS_AT_A_TIME, Turns
 from gateway.api.turns import Turn
+from gateway.control.right_of_way import RightOfWay
 from tests.gateway.session.stage import until
 
 
@@ -20,6 +24,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.turns = Turns()
+        self.relay: Any = None
         self.open = asyncio.Event()
         self.at_work: list[Any] = []
 
@@ -91,6 +96,46 @@ async def test_whatever_is_no_close_takes_its_turn(
         assert len(gate.at_work) == TRIPS_AT_A_TIME
         gate.open.set()
         await asyncio.gather(*asked)
+
+
+async def test_while_a_close_is_on_its_way_no_trip_begins() -> None:
+    gate = Gate()
+    way = RightOfWay(frame_s=0.1, hold_s=60.0)
+    gate.relay = SimpleNamespace(way=way)
+    async with AsyncClient(transport=ASGITransport(app_of(gate)), base_url="http://gateway") as client:
+        close = asyncio.create_task(client.post("/ask", json={"action": "close"}))
+        await until_at_work(gate, 1)
+        trip = asyncio.create_task(client.post("/ask", json=TRIP))
+        second = asyncio.create_task(client.post("/ask", json={"commands": [{"action": "restore"}]}))
+        await until_at_work(gate, 2)
+        await asyncio.sleep(0.05)
+        assert TRIP not in gate.at_work
+        gate.open.set()
+        await asyncio.gather(close, second)
+        assert not way.clear, "its frame has not left yet"
+        assert TRIP not in gate.at_work
+        assert (await trip).status_code == 200
+
+
+@pytest.mark.parametrize("action", ["trip", "close"])
+async def test_the_sweep_goes_slower_while_a_relay_is_asked_for(action: str) -> None:
+    gate = Gate()
+    slower: list[str] = []
+
+    @contextmanager
+    def beside() -> Iterator[None]:
+        slower.append("begins")
+        yield
+        slower.append("ends")
+
+    gate.relay = SimpleNamespace(way=RightOfWay(beside=beside, frame_s=0.0))
+    async with AsyncClient(transport=ASGITransport(app_of(gate)), base_url="http://gateway") as client:
+        asked = asyncio.create_task(client.post("/ask", json={"action": action}))
+        await until_at_work(gate, 1)
+        assert slower == ["begins"]
+        gate.open.set()
+        await asked
+        await until(lambda: slower == ["begins", "ends"])
 
 
 async def test_too_many_are_turned_away_and_a_close_is_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from gateway.control.batches import Batches
 from gateway.control.policy import Rules
 from gateway.control.protections import Protections
 from gateway.control.requests import Requests
+from gateway.control.right_of_way import RightOfWay
 from gateway.control.stores import BatchStore, BlockStore, CommandStore, SwitchStore
 from gateway.control.switches import Switches
 from gateway.errors import StorageError
@@ -305,12 +306,13 @@ class Office:
     clock: HandClock = field(default_factory=HandClock)
     rules: Rules = field(default_factory=Rules)
     woken: int = 0
+    way: RightOfWay = field(default_factory=RightOfWay)
 
     def __post_init__(self) -> None:
         clock: Any = self.clock  # only now() and sleep() are asked
         current: Callable[[], Rules] = lambda: self.rules  # noqa: E731  # it names its type
         self.requests = Requests(self.store, current, clock, switches=self.switch_store, wake=self._wake)
-        self.batches = Batches(self.store, self.batch_store, self.requests, current, clock)
+        self.batches = Batches(self.store, self.batch_store, self.requests, current, clock, self.way)
         self.switches = Switches(self.switch_store, clock)
         self.protections = Protections(self.block_store, self.requests, clock)
 

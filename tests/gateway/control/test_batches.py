@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 import pytest
@@ -12,12 +14,15 @@ import pytest
 from gateway.command import PLACE_LASTS, Action, BlockKind, Limits, State, Why
 from gateway.control.ask import KeyReused, NoSuch, NotNow, NotYou, Unfit
 from gateway.control.batches import LONGEST
+from gateway.control.right_of_way import RightOfWay
 from gateway.control.stores import step
 from gateway.errors import StorageError
 from gateway.storage.blocks import NewBlock
 from tests.gateway.control.bench import NOW
 from tests.gateway.control.memory import MemoryCommands
 from tests.gateway.control.office import Office, ask, in_memory
+
+T = TypeVar("T")
 
 
 def limited(office: Office, area: int = 50, requester: int = 500, all: int = 500) -> None:
@@ -100,6 +105,44 @@ async def test_a_batch_over_a_limit_is_held_whole_and_approved_whole(office: Off
     assert await office.batches.approve(answer.batch, "carol") == done
     with pytest.raises(NoSuch):
         await office.batches.approve(uuid4(), "carol")
+
+
+async def test_while_a_close_is_on_its_way_trips_of_a_batch_are_not_begun() -> None:
+    office = replace(in_memory(), way=RightOfWay(frame_s=0.0, hold_s=60.0))
+    limited(office, area=1)
+
+    def gone(point: str, meter_id: int) -> None:
+        if point == "before commit":
+            raise StorageError("gone")
+
+    async def waits(work: Coroutine[Any, Any, T]) -> T:
+        """What `work` comes to once the close has left, and not before."""
+        with office.way.closing():
+            task = asyncio.create_task(work)
+            await asyncio.sleep(0.05)
+            assert not task.done()
+        return await task
+
+    asks = [ask(1), ask(2)]
+    assert len((await waits(office.batches.dry_run(asks, "billing"))).dry_run) == 2
+    assert isinstance(office.store, MemoryCommands)
+    office.store.hook = gone
+    with pytest.raises(StorageError):  # so that only the commands are left to be made
+        await office.batches.accept(asks, "billing", "b-1")
+    office.store.hook = lambda point, meter_id: None
+    answer = await waits(office.batches.accept(asks, "billing", "b-1"))
+    assert answer.batch is not None
+    assert answer.held
+    assert {one.state for one in await waits(office.batches.approve(answer.batch, "carol"))} == {State.QUEUED}
+
+
+async def test_a_batch_of_closes_does_not_give_way_to_itself() -> None:
+    office = replace(in_memory(), way=RightOfWay(hold_s=60.0))
+    asks = [ask(1, verb=Action.CLOSE), ask(2, verb="restore"), ask(3, verb=Action.PERMIT_CLOSE)]
+    async with asyncio.timeout(10.0):
+        with office.way.closing():  # as its request does
+            answer = await office.batches.accept(asks, "billing", "b-1")
+    assert [line.verb for line in answer.lines] == ["close", "restore", "permit-close"]
 
 
 async def test_what_has_left_counts_against_a_batch(office: Office) -> None:

@@ -24,6 +24,7 @@ from gateway.storage.database import Database
 from tests.gateway.control.crash_folder import full_disk
 from tests.gateway.control.office import Office, ask, in_database
 from tests.gateway.control.test_journal import AWAY, M1, Logins, Outage, dark
+from tests.gateway.session.stage import until
 
 
 class Registry(Logins):
@@ -48,6 +49,7 @@ class House:
     def __init__(self, office: Office, database: Database, folder: Path) -> None:
         clock: Any = office.clock
         registry: Any = Registry(replace(M1, meter="M000001"))
+        self.turnstile = registry.turnstile
         self.office = office
         self.database = database
         self.metrics = Metrics()
@@ -107,6 +109,19 @@ async def test_nobody_has_the_store_or_the_doors_without_the_journal(house: Hous
         assert one._store is station.journal.store
     for other in (station._dispatcher, course):
         assert other._doors is station.journal.doors
+
+
+@pytest.mark.database
+async def test_all_that_begins_trips_gives_way_to_the_same_closes(house: House) -> None:
+    station = house.station
+    assert station.batches._way is station._dispatcher._way is station.way
+    station._dispatcher._look_at_all = False
+    with station.way.closing():
+        pass
+    await until(lambda: station._dispatcher._look_at_all)  # as soon as the close has left
+    assert house.turnstile._commands == 0
+    with station.way.asking():
+        assert house.turnstile._commands == 1, "the sweep goes slower"
 
 
 @pytest.mark.database

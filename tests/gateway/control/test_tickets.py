@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime, time, timedelta
 from pathlib import Path
@@ -16,13 +14,12 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from gateway.clock import Clock
-from gateway.command import Action, Change, Command, MeterFacts, Ref, State, Why
+from gateway.command import Action, Change, Command, MeterFacts, State, Why
 from gateway.control import ticket_uses
 from gateway.control import tickets as station
 from gateway.control.ask import KeyReused, NoSuch, NotNow, Unfit
 from gateway.control.course import CLOSE_VALID, LOST_AFTER, TRIP_VALID
-from gateway.control.dispatcher import Dispatcher, plain_frames
+from gateway.control.dispatcher import plain_frames
 from gateway.control.policy import Rules
 from gateway.control.proof import Prover
 from gateway.control.stores import step
@@ -569,36 +566,3 @@ async def test_the_routes_hand_out_and_take_in(desk: Desk) -> None:
     assert bad.status_code == 422
     mine = [body for body in await desk.events(number) if body["kind"] == "direct line"]
     assert mine[0]["evidence"]["by"] == "billing"
-
-
-async def test_a_command_in_the_dispatchers_hands_is_known_as_such() -> None:
-    ref = Ref(uuid4(), 1, 1, Action.TRIP, State.QUEUED)
-    begun, go_on = asyncio.Event(), asyncio.Event()
-
-    class Store:
-        async def due(self, terminals: Any, now: datetime, limit: int, skip: Any = ()) -> list[Ref]:
-            return [] if begun.is_set() or 1 in skip else [ref]
-
-    class Works:
-        async def work(self, given: Ref) -> None:
-            begun.set()
-            await go_on.wait()
-
-    class Doors:
-        def here(self) -> frozenset[int]:
-            return frozenset({1})
-
-    store: Any = Store()
-    works: Any = Works()
-    doors: Any = Doors()
-    dispatcher = Dispatcher(store, doors, works, Clock(), poll_seconds=0.01)
-    running = asyncio.create_task(dispatcher.run())
-    await begun.wait()
-    assert dispatcher.works_on(ref.id)
-    assert not dispatcher.works_on(uuid4())
-    go_on.set()
-    await houses.until(lambda: not dispatcher.under_way)
-    assert not dispatcher.works_on(ref.id)
-    running.cancel()
-    with suppress(asyncio.CancelledError):
-        await running
