@@ -192,8 +192,10 @@ async def company(
     more: Iterable[str] = (),
     faults: dict[str, Any] | None = None,
     ledger: Path | None = None,
+    module: str = "gateway",
 ) -> AsyncIterator[Company]:
-    """A company in which all terminals are logged in and shadow mode has ended, by two persons."""
+    """A company in which all terminals are logged in and shadow mode has ended, by two persons. module: what
+    is run as its gateway."""
     port = free_port()
     settings = {**ANY_TIME, "LINGDIAN_HTTP__ADDRESS": f"127.0.0.1:{port}", **(environment or {})}
     ledger = ledger or folder / "ledger.jsonl"
@@ -202,7 +204,7 @@ async def company(
     )
     if faults:
         simulator.faults(faults)
-    with Gateway(folder / "g", settings) as gateway, simulator:
+    with Gateway(folder / "g", settings, module=module) as gateway, simulator:
         simulator.grow()
         gateway.start()
         gateway.import_assets(simulator)

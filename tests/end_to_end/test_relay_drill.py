@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -30,6 +31,9 @@ from tests.end_to_end.billing import (
 
 pytestmark = pytest.mark.end_to_end
 
+MOST_SLOWER = 3.0
+"""Times as long as before the burst; where nobody gives way it is more than ten times."""
+
 
 @dataclass(frozen=True)
 class Burst:
@@ -49,8 +53,8 @@ def _yesterday() -> str:
     return str(business_day(datetime.now(UTC)) - timedelta(days=1))
 
 
-async def _burst(calls: Calls, targets: list[Customer], burst: Burst) -> dict[int, int]:
-    """Ask for all these trips as fast as the gateway takes them; how many answers had which status."""
+def _wild(targets: list[Customer], burst: Burst) -> list[tuple[str, Any]]:
+    """The requests of a burst: path and body."""
     chance = random.Random(7)
     bodies: list[tuple[str, Any]] = [
         ("/relay-commands", command(targets[number % len(targets)].meter, "trip"))
@@ -60,15 +64,19 @@ async def _burst(calls: Calls, targets: list[Customer], burst: Burst) -> dict[in
         some = chance.sample(targets, min(burst.a_batch, len(targets)))
         bodies.append(("/relay-batches", {"commands": [command(one.meter, "trip") for one in some]}))
     chance.shuffle(bodies)
-    counts: dict[int, int] = {}
+    return bodies
 
-    async def post(path: str, body: Any) -> None:
-        answer = await calls.post(path, body)
-        counts[answer.status] = counts.get(answer.status, 0) + 1
 
-    async with asyncio.TaskGroup() as group:
-        for path, body in bodies:
-            group.create_task(post(path, body))
+async def _burst(calls: Calls, wild: list[tuple[str, Any]], connections: int) -> Counter[int]:
+    """Ask for all of these as fast as the gateway takes them; how many answers had which status."""
+    counts: Counter[int] = Counter()
+    left = iter(wild)
+
+    async def post() -> None:
+        for path, body in left:
+            counts[(await calls.post(path, body)).status] += 1
+
+    await asyncio.gather(*(post() for _ in range(connections)))
     return counts
 
 
@@ -85,22 +93,46 @@ async def _closes(calls: Calls, company: Company, paid: list[Customer], a_second
     return [at[one.address] - when for one, (when, _) in zip(paid, asked, strict=True)]
 
 
-async def _drill(company: Company, burst: Burst) -> None:
-    wild = company.calls(burst.connections)
+class Late(AssertionError):
+    """Whoever pays during a burst of trips has to wait for power."""
+
+
+@dataclass(frozen=True)
+class Latencies:
+    """Seconds from the request for each close to its frame."""
+
+    before: list[float]
+    during: list[float]
+
+    def judge(self) -> None:
+        """Late, unless closes during the burst left about as soon as before it."""
+        for share, before, during in zip(
+            (50, 95), percentiles(self.before), percentiles(self.during), strict=False
+        ):
+            if during > MOST_SLOWER * before:
+                raise Late(
+                    f"p{share} was {1000 * before:.0f} ms before the burst, {1000 * during:.0f} ms during it"
+                )
+
+
+async def _drill(company: Company, burst: Burst) -> Latencies:
+    storm = company.calls(burst.connections)
     desk = company.calls(8)
     chance = random.Random(11)
     customers = list(company.customers)
     chance.shuffle(customers)
     before, during = customers[: burst.closes], customers[burst.closes : 2 * burst.closes]
+    # Before anything is measured: this process is the closes' client, too.
+    wild = _wild(customers[2 * burst.closes :], burst)
     quiet = await _closes(desk, company, before, burst.closes_a_second)
     began = time.monotonic()
-    running = asyncio.create_task(_burst(wild, customers[2 * burst.closes :], burst))
+    running = asyncio.create_task(_burst(storm, wild, burst.connections))
     loud = await _closes(desk, company, during, burst.closes_a_second)
     busy = not running.done()
     counts = await running
     lasted = time.monotonic() - began
     asked = burst.singles + burst.batches * burst.a_batch
-    print(f"\n{asked:,} trips asked for in {lasted:.1f} s; answers by status: {counts}")
+    print(f"\n{asked:,} trips asked for in {lasted:.1f} s; answers by status: {dict(counts)}")
     for name, seconds in (("before", quiet), ("during", loud)):
         told = ", ".join(
             f"p{share} {1000 * value:.0f} ms"
@@ -109,8 +141,9 @@ async def _drill(company: Company, burst: Burst) -> None:
         print(f"{len(seconds)} closes {name} the burst, request to frame: {told}")
     assert busy, "the burst was over before the closes: they measured nothing"
     assert set(counts) == {202}
-    await wild.close()
+    await storm.close()
     await desk.close()
+    return Latencies(quiet, loud)
 
 
 async def _raise_limits(company: Company) -> None:
@@ -155,6 +188,17 @@ async def test_a_burst_of_trips_stays_within_the_limits(tmp_path: Path) -> None:
 async def test_a_hundred_thousand_trips_stay_within_the_default_limits(tmp_path: Path) -> None:
     burst = Burst(singles=40_000, batches=60, a_batch=1000, connections=32, closes=600, closes_a_second=10.0)
     async with company(tmp_path, terminals=250, meters=100_000, day=_yesterday()) as one:
-        await _drill(one, burst)
+        latencies = await _drill(one, burst)
         assert await _settled(one, 60.0) == 500
         assert over_limits(one.frames(), one.terminal_of, 50, 500) == []
+        latencies.judge()
+
+
+@pytest.mark.long
+async def test_closes_that_nobody_gives_way_to_are_seen_to_be_late(tmp_path: Path) -> None:
+    burst = Burst(singles=1500, batches=4, a_batch=1000, connections=32, closes=200, closes_a_second=10.0)
+    planted = "tests.end_to_end.gateway_that_gives_no_way"
+    async with company(tmp_path, terminals=100, meters=20_000, day=_yesterday(), module=planted) as one:
+        latencies = await _drill(one, burst)
+        with pytest.raises(Late):
+            latencies.judge()
