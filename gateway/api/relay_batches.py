@@ -22,7 +22,7 @@ from gateway.api.relay_commands import (
     trace_of,
     words_of,
 )
-from gateway.api.turns import Turn
+from gateway.api.turns import Turn, Way
 from gateway.command import Action, State, Why
 from gateway.control.batches import LONGEST, BatchAnswer, Line
 from gateway.storage import relay_list
@@ -83,6 +83,7 @@ async def ask_for_batch(
     wanted: BatchRequest,
     parts: Wanted,
     caller: Controller,
+    way: Way,
     response: Response,
     key: IdempotencyKey = None,
     traceparent: Traceparent = None,

@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from gateway.api.auth import Approver, Caller, Closer, Controller, Looker, Reader
 from gateway.api.parts import Instant, KeptClose, Parts, Wanted
 from gateway.api.problems import Problem
-from gateway.api.turns import Turn
+from gateway.api.turns import Turn, Way
 from gateway.command import WHY_TEXT, Action, State, Why
 from gateway.control.ask import LONGEST_TEXT, RESTORE, Ask
 from gateway.errors import StorageError
@@ -156,6 +156,7 @@ async def ask_for_command(
     wanted: CommandRequest,
     parts: Wanted,
     caller: Closer,
+    way: Way,
     response: Response,
     key: IdempotencyKey = None,
     traceparent: Traceparent = None,

@@ -11,25 +11,17 @@ from fastapi import Depends, Request
 from gateway.api.parts import Wanted
 from gateway.api.problems import Problem
 from gateway.control.ask import GIVES_POWER
-from gateway.control.right_of_way import RightOfWay
 
 MOST_WAITING: Final = 2000
 """More are turned away: they would wait for a minute and longer."""
 
 
 async def _turn(request: Request, parts: Wanted) -> AsyncIterator[None]:
-    """Wait for one, and until no close is on its way, unless only closes are asked for. Problem 503 where too
-    many wait.
+    """Wait for one unless only closes are asked for. Problem 503 where too many wait.
 
     Stands before all other dependencies of its route: so the token, too, is looked at when it is time."""
-    try:
-        asked: object = await request.json()
-    except ValueError:  # the route will say so
-        asked = None
-    way = RightOfWay() if parts.relay is None else parts.relay.way
-    if _gives_power_back(asked):
-        with way.closing():
-            yield
+    if _gives_power_back(await _asked(request)):
+        yield
         return
     turns = parts.turns
     if turns.waiting >= MOST_WAITING:
@@ -44,11 +36,32 @@ async def _turn(request: Request, parts: Wanted) -> AsyncIterator[None]:
     finally:
         turns.waiting -= 1
     try:
+        yield
+    finally:
+        turns.free.release()
+
+
+async def _way(request: Request, parts: Wanted) -> AsyncIterator[None]:
+    """A close goes first from now on, a trip waits until none is on its way.
+
+    Stands after the look at the token: nothing gives way to a stranger."""
+    way = parts.control().way
+    if _gives_power_back(await _asked(request)):
+        with way.closing():
+            yield
+    else:
         await way.give()
         with way.asking():
             yield
-    finally:
-        turns.free.release()
+
+
+async def _asked(request: Request) -> object:
+    """The body as JSON; None where it is none, which the route will say."""
+    try:
+        asked: object = await request.json()
+    except ValueError:
+        return None
+    return asked
 
 
 def _gives_power_back(body: object) -> bool:
@@ -63,3 +76,4 @@ def _is_close(command: object) -> bool:
 
 
 Turn = Annotated[None, Depends(_turn)]
+Way = Annotated[None, Depends(_way)]

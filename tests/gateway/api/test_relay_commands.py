@@ -19,7 +19,7 @@ from gateway.control.ask import Ask
 from gateway.errors import StorageError
 from gateway.storage.clients import Scope
 from gateway.storage.database import Database
-from tests.gateway.api.house import EAST, NOON, TRIP, WEST, House, asked
+from tests.gateway.api.house import EAST, NOON, TRIP, WEST, House, asked, until
 from tests.gateway.test_api import problem
 
 pytestmark = pytest.mark.database
@@ -315,6 +315,19 @@ async def test_field_orders_and_reports(
     assert (await east.get("/api/v1/field-orders")).json()["field_orders"] == []
     closed = (await east.get("/api/v1/field-orders", params={"closed_too": True})).json()["field_orders"]
     assert closed[0]["closed_by"] == "field report"
+
+
+async def test_trips_give_way_to_a_close_and_not_to_a_strangers(house: House) -> None:
+    way = house.parts.control().way
+    bodies = {COMMANDS: TRIP | {"action": "close"}, BATCHES: {"commands": [TRIP | {"action": "close"}]}}
+    nobody, reader = await house.bearer(None), await house.client("r", [Scope.READ])
+    known = await house.client("x")
+    for path, body in bodies.items():
+        for http, status in ((nobody, 401), (reader, 403), (known, 202)):
+            await until(lambda: way.clear)
+            answer = await http.post(path, json=body, headers={"idempotency-key": "k"})
+            assert answer.status_code == status, answer.text
+            assert way.clear is (status != 202)
 
 
 async def test_without_relay_control_the_routes_say_so(house: House) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +13,7 @@ from httpx import ASGITransport, AsyncClient
 
 from gateway.api import parts, problems, turns
 from gateway.api.parts import TRIPS_AT_A_TIME, Turns
-from gateway.api.turns import Turn
+from gateway.api.turns import Turn, Way
 from gateway.control.right_of_way import RightOfWay
 from tests.gateway.session.stage import until
 
@@ -24,9 +23,12 @@ class Gate:
 
     def __init__(self) -> None:
         self.turns = Turns()
-        self.relay: Any = None
+        self.way = RightOfWay()
         self.open = asyncio.Event()
         self.at_work: list[Any] = []
+
+    def control(self) -> Any:
+        return self
 
 
 def app_of(gate: Gate) -> FastAPI:
@@ -35,7 +37,7 @@ def app_of(gate: Gate) -> FastAPI:
     app.dependency_overrides[parts._parts] = lambda: gate
 
     @app.post("/ask")
-    async def ask(turn: Turn, body: dict[str, Any]) -> str:
+    async def ask(turn: Turn, body: dict[str, Any], way: Way) -> str:
         gate.at_work.append(body)
         await gate.open.wait()
         return "done"
@@ -100,8 +102,7 @@ async def test_whatever_is_no_close_takes_its_turn(
 
 async def test_while_a_close_is_on_its_way_no_trip_begins() -> None:
     gate = Gate()
-    way = RightOfWay(frame_s=0.1, hold_s=60.0)
-    gate.relay = SimpleNamespace(way=way)
+    gate.way = way = RightOfWay(frame_s=0.1, hold_s=60.0)
     async with AsyncClient(transport=ASGITransport(app_of(gate)), base_url="http://gateway") as client:
         close = asyncio.create_task(client.post("/ask", json={"action": "close"}))
         await until_at_work(gate, 1)
@@ -128,7 +129,7 @@ async def test_the_sweep_goes_slower_while_a_relay_is_asked_for(action: str) -> 
         yield
         slower.append("ends")
 
-    gate.relay = SimpleNamespace(way=RightOfWay(beside=beside, frame_s=0.0))
+    gate.way = RightOfWay(beside=beside, frame_s=0.0)
     async with AsyncClient(transport=ASGITransport(app_of(gate)), base_url="http://gateway") as client:
         asked = asyncio.create_task(client.post("/ask", json={"action": action}))
         await until_at_work(gate, 1)
