@@ -16,6 +16,7 @@ import pytest
 from gateway.api.remembered import KEPT
 from gateway.command import Action, Command, State
 from gateway.control.ask import Ask
+from gateway.control.right_of_way import RightOfWay
 from gateway.errors import StorageError
 from gateway.storage.clients import Scope
 from gateway.storage.database import Database
@@ -318,7 +319,8 @@ async def test_field_orders_and_reports(
 
 
 async def test_trips_give_way_to_a_close_and_not_to_a_strangers(house: House) -> None:
-    way = house.parts.control().way
+    way = RightOfWay(frame_s=1.0)
+    object.__setattr__(house.parts.control(), "way", way)
     bodies = {COMMANDS: TRIP | {"action": "close"}, BATCHES: {"commands": [TRIP | {"action": "close"}]}}
     nobody, reader = await house.bearer(None), await house.client("r", [Scope.READ])
     known = await house.client("x")

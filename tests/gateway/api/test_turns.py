@@ -102,7 +102,7 @@ async def test_whatever_is_no_close_takes_its_turn(
 
 async def test_while_a_close_is_on_its_way_no_trip_begins() -> None:
     gate = Gate()
-    gate.way = way = RightOfWay(frame_s=0.1, hold_s=60.0)
+    gate.way = way = RightOfWay(frame_s=1.0, hold_s=60.0)
     async with AsyncClient(transport=ASGITransport(app_of(gate)), base_url="http://gateway") as client:
         close = asyncio.create_task(client.post("/ask", json={"action": "close"}))
         await until_at_work(gate, 1)
