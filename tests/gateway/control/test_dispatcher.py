@@ -115,3 +115,10 @@ async def test_looks_that_take_long_take_half_of_the_time_at_most() -> None:
             dispatcher.wake()
             await asyncio.sleep(0.001)
     assert 2 <= work.looks <= 7
+
+
+async def test_where_more_is_due_than_fits_the_rest_is_looked_for_soon() -> None:
+    work = Work(*(ref(terminal, Action.TRIP) for terminal in range(1, 6)))
+    work.go_on.set()
+    async with dispatching(work, at_once=2, poll_seconds=60.0):
+        await until(lambda: len(work.begun) == 5)
