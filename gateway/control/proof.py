@@ -63,6 +63,13 @@ def found_in(facts: MeterFacts, ref: Ref | Command, *states: State) -> Command |
     return None
 
 
+def once_more(facts: MeterFacts, lit_at: datetime) -> datetime | None:
+    """When to look again at a meter that had power at `lit_at`, whoever saw it: as soon as no copy of a
+    trip's frame can take it away any more. None: none could then."""
+    until = facts.copy_until
+    return until + timedelta(seconds=1) if until is not None and lit_at <= until else None
+
+
 class Prover:
     """Reads relays and draws the conclusions."""
 
@@ -165,11 +172,8 @@ class Prover:
             return
         change: dict[str, Any] = {"look_at": None}
         lit = command.action in RESTORING and energised(status)
-        copy_until = desk.facts.copy_until
         if lit:
-            change["energised_at"] = status.at
-            if copy_until is not None and status.at <= copy_until:
-                change["look_at"] = copy_until + timedelta(seconds=1)
+            change |= {"energised_at": status.at, "look_at": once_more(desk.facts, status.at)}
         elif command.action is Action.PERMIT_CLOSE:
             change["look_at"] = self._clock.now() + FOLLOWED_AFTER[0]
         verified = await step(
@@ -255,7 +259,7 @@ class Prover:
             return
         if isinstance(status, RelayStatus) and energised(status):
             seen = {"word3": status.word, "at": status.at.isoformat()}
-            change = Change({"look_at": None, "energised_at": status.at})
+            change = Change({"look_at": once_more(desk.facts, status.at), "energised_at": status.at})
             await desk.note(command, "energised", seen, change)
             return
         since = command.sent_at or command.created_at

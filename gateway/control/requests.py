@@ -50,6 +50,7 @@ from gateway.control.ask import (
     written,
 )
 from gateway.control.policy import Do, Judgement, Rules
+from gateway.control.proof import once_more
 from gateway.control.stores import CommandStore, Desk, SwitchStore, step
 from gateway.errors import StorageError
 from gateway.storage.switches import Switch
@@ -266,7 +267,7 @@ class Requests:
                 proof=Proof.FIELD_REPORT,
                 why=Why.BY_PERSON,
                 detail=report,
-                change=Change({"energised_at": at, "look_at": None}),
+                change=Change({"energised_at": at, "look_at": once_more(desk.facts, at)}),
                 evidence=told,
             )
             return await desk.note(verified, "energised", told)

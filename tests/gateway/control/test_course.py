@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
@@ -15,6 +16,7 @@ from gateway.command import (
     Action,
     Block,
     BlockKind,
+    Change,
     Command,
     Limits,
     MeterFacts,
@@ -22,6 +24,7 @@ from gateway.command import (
     State,
     Why,
 )
+from gateway.control.requests import Requests
 from gateway.control.stores import step
 from gateway.door import Trouble
 from gateway.errors import StorageError
@@ -337,6 +340,55 @@ async def test_a_copy_of_the_trip_strikes_after_a_permit() -> None:
     await bench.work_until(again.id, State.VERIFIED)
     assert not bench.relay.trip_ordered
     assert bench.relay.obeyed == [Action.TRIP, Action.PERMIT_CLOSE, Action.PERMIT_CLOSE]
+
+
+async def test_a_copy_of_the_trip_strikes_after_the_button_was_pressed() -> None:
+    """And after it was seen that it was: within the ten minutes that the trip's frame is obeyed."""
+    bench = Bench()
+    bench.relay.button_pressed = False
+    trip = await bench.accept(Action.TRIP)
+    tripped = await bench.work_until(trip, State.VERIFIED)
+    permit = await bench.accept(Action.PERMIT_CLOSE)
+    await bench.work_until(permit, State.VERIFIED)
+    async with bench.store.desk(1) as desk:  # looked at early, as a person may have it done
+        await desk.note(bench.command(permit), "early", {}, Change({"look_at": bench.clock.now()}))
+    bench.relay.opened = False
+    await bench.work()
+    assert bench.command(permit).energised_at is not None
+    assert tripped.valid_until is not None
+    bench.relay.obey(Action.TRIP, tripped.valid_until)
+    await followed_and_closed_again(bench, permit, tripped.valid_until)
+
+
+async def test_a_copy_of_the_trip_strikes_after_a_person_has_reported_power() -> None:
+    bench = Bench()
+    trip = await bench.accept(Action.TRIP)
+    tripped = await bench.work_until(trip, State.VERIFIED)
+    bench.relay.refuses = [Why.SUSPENDED] * 9
+    close = await bench.accept(Action.CLOSE)
+    await bench.work_until(close, State.FIELD, within=MINUTE)
+    bench.relay.opened = bench.relay.trip_ordered = False  # by hand
+    now = bench.clock.now()
+    clock: Any = bench.clock
+    no_switches: Any = None
+    requests = Requests(bench.store, lambda: bench.rules, clock, switches=no_switches)
+    await requests.report_field(close, "crew", energised=True, at=now, report="on")
+    bench.relay.refuses = []
+    assert tripped.valid_until is not None
+    assert now < tripped.valid_until
+    bench.relay.obey(Action.TRIP, tripped.valid_until)
+    await followed_and_closed_again(bench, close, tripped.valid_until)
+
+
+async def followed_and_closed_again(bench: Bench, ended: UUID, until: datetime) -> None:
+    """When no copy can come any more it is looked at; what one has done is undone by a command of its own."""
+    assert bench.relay.opened
+    assert bench.command(ended).look_at == until + timedelta(seconds=1)
+    bench.clock.shown = until + timedelta(seconds=2)
+    await bench.work()
+    (again,) = (row.command for row in bench.store.kept.rows.values() if row.command.caused_by == str(ended))
+    await bench.work_until(again.id, State.VERIFIED)
+    assert bench.command(ended).state is State.VERIFIED
 
 
 async def test_a_trip_that_waits_for_room_leaves_its_meter_alone_until_there_is_some(
