@@ -37,9 +37,11 @@ OWNERS: Final = """
 """
 ROWS_OF: Final = """
     SELECT t.address, count(r.meter_id) FROM terminal AS t
-    JOIN meter_install AS i USING (terminal_id) LEFT JOIN register_reading AS r USING (meter_id)
+    JOIN meter_install AS i USING (terminal_id)
+    LEFT JOIN register_reading AS r ON r.meter_id = i.meter_id AND r.kind = 1
     GROUP BY 1
 """
+"""Midnights only: where the day closes a month, its registers of the month come beside them."""
 
 
 @dataclass(frozen=True)
