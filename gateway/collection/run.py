@@ -126,9 +126,6 @@ class Run:
             visit.state = State.WORKING
             self._working += 1
             tasks.create_task(self._take_turn(visit))
-            # It begins with a plan, which may be a millisecond's work: not hundreds of them in one turn of
-            # the loop, in which a relay command would wait.
-            await asyncio.sleep(0)
         while self._timers and self._timers[0][2] != self._timers[0][3].ticket:
             heapq.heappop(self._timers)
         if not self._working and not self._timers:
