@@ -141,7 +141,7 @@ class MqttClient:
         self._up = asyncio.Event()
         self._wanted = asyncio.Event()
         self._leave = asyncio.Event()
-        self._rudely = False
+        self._rudely = self._closing = False
         self._gone = asyncio.Event()
         self._gone.set()
         self._running: asyncio.Task[None] | None = None
@@ -189,6 +189,7 @@ class MqttClient:
         """Say goodbye, and make no connection any more. Idempotent."""
         if self._running is None:
             return
+        self._closing = True
         self.leave()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(2 * GOODBYE_S):
@@ -200,7 +201,7 @@ class MqttClient:
 
     async def _run(self) -> None:
         wait = FIRST_RETRY_S
-        while True:
+        while not self._closing:  # aiomqtt may swallow the cancellation, in Python 3.11
             await self._wanted.wait()
             self._gone.clear()
             client = self._made()

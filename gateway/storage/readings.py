@@ -242,7 +242,8 @@ class ReadingWriter:
             await self._arrived.wait()
         if not self._full.is_set():
             with suppress(TimeoutError):
-                await asyncio.wait_for(self._full.wait(), self._idle_seconds)
+                async with asyncio.timeout(self._idle_seconds):
+                    await self._full.wait()
         rows = 0
         while self._queue and (not rows or rows + len(self._queue[0].rows) <= self._batch_rows):
             call = self._queue.popleft()

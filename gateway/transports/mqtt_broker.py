@@ -29,6 +29,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from gateway.cancellation import cancellable
 from gateway.errors import ConfigurationError, LingdianError
 from gateway.transports.link import Taken
 from gateway.transports.tcp import SIOCOUTQNSD
@@ -304,9 +305,11 @@ class Connection:
         self._end()
         if (sock := self._socket()) is not None:
             with socket.socket(fileno=os.dup(sock.fileno())) as line:
-                with contextlib.suppress(aiomqtt.MqttError):
-                    await self._client.__aexit__(None, None, None)
-                self._drop()
+                try:
+                    with contextlib.suppress(aiomqtt.MqttError):
+                        await cancellable(self._client.__aexit__(None, None, None))
+                finally:
+                    self._drop()
                 await self._until_heard(line)
         self._drop()
 
@@ -459,7 +462,8 @@ class Connection:
             if self._broker.version == "5":
                 options = SubscribeOptions(qos=1, retainHandling=NO_MORE_OF_THEM)
             try:
-                codes: Sequence[Any] = await self._client.subscribe([(one, options) for one in part])
+                subscribing = self._client.subscribe([(one, options) for one in part])
+                codes: Sequence[Any] = await cancellable(subscribing)
             except (aiomqtt.MqttError, ValueError) as error:
                 raise BrokerLost(f"subscribing: {error}") from None
             refused += [
@@ -471,6 +475,7 @@ class Connection:
         """Raises BrokerLost."""
         for start in range(0, len(filters), FILTERS_A_PACKET):
             try:
-                await self._client.unsubscribe(list(filters[start : start + FILTERS_A_PACKET]))
+                part = list(filters[start : start + FILTERS_A_PACKET])
+                await cancellable(self._client.unsubscribe(part))
             except (aiomqtt.MqttError, ValueError) as error:
                 raise BrokerLost(f"unsubscribing: {error}") from None

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import re
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from importlib import resources
 from pathlib import Path
 
 import psutil
 import psycopg
 import pytest
+from psycopg_pool import AsyncConnectionPool
 
 from gateway.errors import StorageError
 from gateway.model import Kind, Quality, Quantity, Source
 from gateway.storage import database as database_module
-from gateway.storage.database import Database, queries
+from gateway.storage.database import Connection, Database, queries
 
 pytestmark = pytest.mark.database
 
@@ -138,6 +139,36 @@ async def test_a_pool_outlives_cut_connections(database: Database) -> None:
     async with database.connection() as connection:
         cursor = await connection.execute("SELECT 1")
         assert await cursor.fetchone() == (1,)
+
+
+async def test_who_is_told_to_end_as_a_connection_comes_free_ends_and_gives_it_back(
+    postgres: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the pool waits with `asyncio.wait_for`, which swallows that in Python 3.11."""
+    real = AsyncConnectionPool.getconn
+
+    async def swallowing(pool: AsyncConnectionPool[Connection], timeout: float | None = None) -> Connection:
+        connection = await real(pool, timeout)
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60 if ending else 0)
+        return connection
+
+    async def works_in_a_loop() -> None:
+        while True:
+            async with one.connection():
+                pass
+
+    ending = True
+    monkeypatch.setattr(AsyncConnectionPool, "getconn", swallowing)
+    async with await Database.open(postgres, connections=1) as one:
+        worker = asyncio.ensure_future(works_in_a_loop())
+        await asyncio.sleep(0.05)
+        worker.cancel()
+        await asyncio.wait([worker], timeout=10)
+        assert worker.cancelled()
+        ending = False
+        async with asyncio.timeout(10), one.connection():
+            pass
 
 
 async def test_a_pool_whose_connections_are_all_dead_gives_a_new_one_soon(database: Database) -> None:

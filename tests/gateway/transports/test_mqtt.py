@@ -309,6 +309,36 @@ async def test_what_a_slow_session_has_no_room_for_comes_again_in_order(settings
     assert terminals.counts["dropped"] == 0
 
 
+@pytest.mark.parametrize("at", ["subscribe", "__aexit__"])
+async def test_a_close_in_the_turn_of_the_brokers_answer_is_heard(
+    settings: MqttSettings, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """aiomqtt waits with `asyncio.wait_for`, which swallows a cancellation then, in Python 3.11."""
+    real = getattr(aiomqtt.Client, at)
+    answered = asyncio.Event()
+
+    async def swallowing(client: aiomqtt.Client, *arguments: Any) -> Any:
+        result = await real(client, *arguments)
+        answered.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return result
+
+    house = House()
+    terminals = mqtt.connect(settings, house.accept)
+    if at == "__aexit__":
+        await until(lambda: terminals.connected)
+        monkeypatch.setattr(aiomqtt.Client, at, swallowing)
+        terminals._renew.set()
+    else:
+        monkeypatch.setattr(aiomqtt.Client, at, swallowing)
+    await asyncio.wait_for(answered.wait(), 20)
+    closing = asyncio.ensure_future(terminals.close())
+    await asyncio.wait([closing], timeout=10)
+    assert closing.done()
+    assert terminals.connection is None
+
+
 async def test_a_flood_for_a_session_that_does_not_read_is_bounded_and_does_not_stop_the_others(
     settings: MqttSettings,
 ) -> None:
