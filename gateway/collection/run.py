@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import AbstractAsyncContextManager
@@ -21,7 +21,7 @@ from gateway.collection.account import Progress, State, Summary, Visit, progress
 from gateway.collection.course import Course, Pause
 from gateway.collection.policy import Allowance, Policy
 from gateway.collection.stores import AskMeter, ConfirmRow, Files, Session, Sessions, Store
-from gateway.collection.tagcheck import TagCheck
+from gateway.collection.tagcheck import AGREEMENTS, TagCheck
 from gateway.collection.turn import EXCHANGE_SECONDS, Ending, Turn, within
 from gateway.errors import LingdianError, StorageError
 from gateway.metrics import Metrics
@@ -79,6 +79,8 @@ class Run:
         self._timers: list[_Timer] = []
         self._order = itertools.count()
         self._wake = asyncio.Event()
+        self._tags_checked: Counter[str] = Counter()
+        """meters asked for their own midnight, by profile"""
         self._working = 0
         self._stopped = 0
         self._began = self._clock.monotonic()
@@ -126,6 +128,9 @@ class Run:
             visit.state = State.WORKING
             self._working += 1
             tasks.create_task(self._take_turn(visit))
+            # It begins with a plan, which may be a millisecond's work: not hundreds of them in one turn of
+            # the loop, in which a relay command would wait.
+            await asyncio.sleep(0)
         while self._timers and self._timers[0][2] != self._timers[0][3].ticket:
             heapq.heappop(self._timers)
         if not self._working and not self._timers:
@@ -257,13 +262,19 @@ class Run:
         return session if session is not None and session.alive else None
 
     async def _check_tag(self, course: Course, session: Session, row: ReadingRow | None) -> None:
-        """Hold one midnight of the terminal beside the meter's own, as long as its profile is not proved."""
+        """Hold one midnight of the terminal beside the meter's own, as long as its profile is not proved.
+
+        In one collection as many of a profile as must agree: where they cannot tell, the next asks others.
+        """
         parts, profile, terminal = self._parts, course.assets.profile, course.assets.address
         if row is None or not self._policy.may_ask_meters(self._clock.now()):
             return
         point = next((one for one in course.assets.points if one.meter_id == row[0]), None)
-        if point is None or not point.holds_at(self._clock.now()) or not parts.tag_check.begin(profile):
+        if point is None or not point.holds_at(self._clock.now()):
             return
+        if self._tags_checked[profile] >= AGREEMENTS or not parts.tag_check.begin(profile):
+            return
+        self._tags_checked[profile] += 1
         agrees: bool | None = None
         try:
             agrees = await within(self._clock, EXCHANGE_SECONDS, parts.confirm_row(session, point, row))

@@ -9,12 +9,12 @@ from datetime import date, timedelta
 import pytest
 
 from gateway.clock import frozen_at
-from gateway.collection import tagcheck, turn
+from gateway.collection import plan, tagcheck, turn
 from gateway.collection.collector import Progress
 from gateway.collection.policy import Direct
 from gateway.config import CollectionSettings
 from gateway.errors import InputError, StorageError
-from gateway.model import Due, Kind, PointRole, Reason, Source
+from gateway.model import Due, Kind, PointRole, Reason, Source, TerminalAssets
 from gateway.session.answers import FrozenAnswer
 from tests.gateway.collection.world import DAY, Terminal, World, clock_at, fail, policy, row_of
 
@@ -40,6 +40,30 @@ async def test_a_sweep_has_everything() -> None:
     assert [len(one) for one in world.terminals[0].asked] == [16, 16, 8]
     assert world.database.times_noted == 0
     assert not world.directly
+
+
+async def test_terminals_are_planned_one_in_a_turn_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(*[2] * 60)
+    world.login()
+    planned, most, due = 0, 0, plan.due
+
+    def counted(assets: TerminalAssets, day: date) -> list[Due]:
+        nonlocal planned
+        planned += 1
+        return due(assets, day)
+
+    async def watched() -> None:
+        nonlocal most
+        while True:
+            before = planned
+            await asyncio.sleep(0)
+            most = max(most, planned - before)
+
+    monkeypatch.setattr(plan, "due", counted)
+    watch = asyncio.create_task(watched())
+    came_to = await world.collector.collect(DAY, direct=policy())
+    watch.cancel()
+    assert (came_to.missing, planned, most) == (0, 60, 1)
 
 
 async def test_what_is_stored_is_not_asked_for() -> None:
