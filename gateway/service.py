@@ -28,8 +28,8 @@ from gateway.collection.stores import CollectionStore
 from gateway.config import ClockSettings, ControlSettings, HttpSettings, Settings, split_address
 from gateway.control import policy, security
 from gateway.control.billing_check import BillingCheck
-from gateway.control.course import AskBilling, billing_not_asked
 from gateway.control.epoch import StateFile
+from gateway.control.gates import AskBilling, billing_not_asked
 from gateway.control.journal_file import JournalFile, OsFolder
 from gateway.control.own_clock import synchronised
 from gateway.control.station import Station

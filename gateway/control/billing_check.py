@@ -33,7 +33,7 @@ def signature(secret: str, at: int, body: bytes) -> str:
 
 
 class BillingCheck:
-    """Satisfies `control.course.AskBilling`. `close` it at the end."""
+    """Satisfies `control.gates.AskBilling`. `close` it at the end."""
 
     def __init__(self, url: str, secret: str, clock: Clock, *, timeout_s: float = 5.0) -> None:
         self._url = url

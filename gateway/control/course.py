@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
@@ -18,7 +18,6 @@ from gateway.clock import Clock
 from gateway.command import (
     GATED_AS_TRIP,
     NO_PLACES,
-    NOTHING,
     RESTORING,
     Action,
     Change,
@@ -30,13 +29,13 @@ from gateway.command import (
     RelayStatus,
     State,
     Unsure,
-    Used,
     Why,
     following,
 )
 from gateway.control import policy
+from gateway.control.gates import TAKEN_AWAY_LOOK, AskBilling, Gates, billing_not_asked
 from gateway.control.policy import Do, Judgement, Rules
-from gateway.control.proof import Prover, found_in, found_on, later
+from gateway.control.proof import Prover, found_on, later
 from gateway.control.stores import CommandStore, Desk, step
 from gateway.door import Accepted, Answer, Door, Doors, NotWritten, Prepared, Refused, Silence, Trouble
 from gateway.errors import StorageError
@@ -57,9 +56,6 @@ restarts keeps none, and a close may have been accepted at it since."""
 LOST_AFTER: Final = timedelta(minutes=5)
 """A command that has been in SENDING for so long is in nobody's hands any more: longer than any exchange."""
 
-TAKEN_AWAY_LOOK: Final = timedelta(days=1)
-"""Between two looks at a close whose meter was taken away: the assets may have been wrong."""
-
 CURES: Final = 2
 """How often a close that is refused for something curable is sent again at once."""
 
@@ -68,17 +64,6 @@ CURABLE: Final = frozenset({Why.NOT_AUTHENTICATED, Why.DEADLINE, Why.SECURITY_MO
 
 ENDS_A_TRIP: Final = frozenset({Why.WRONG_METER, Why.KEEP_POWER_ON, Why.NOT_SUPPORTED})
 """What no waiting mends."""
-
-
-class AskBilling(Protocol):
-    """The call-out just before a trip: does the customer still owe? None: no answer that counts."""
-
-    async def __call__(self, command: Command, facts: MeterFacts, /) -> bool | None: ...
-
-
-async def billing_not_asked(command: Command, facts: MeterFacts, /) -> bool | None:
-    """Where no call-out is configured."""
-    return True
 
 
 def nowhere(point: str) -> None:
@@ -125,15 +110,14 @@ class Course:
         self._doors = doors
         self._clock = clock
         self._rules = rules
-        self._ask_billing = ask_billing
-        self._clock_trusted = clock_trusted
+        self._gates = Gates(store, clock, rules, ask_billing, clock_trusted)
         self._at = at
         self._handed_over = written
         self._prover = Prover(store, clock)
 
     async def work(self, ref: Ref) -> None:
         """Do what is due for this command, if it still is. StorageError: nothing is lost, it stays due."""
-        facts = await self._gate(ref) if ref.state is State.QUEUED else await self._facts(ref)
+        facts = await self._gates.open_to(ref) if ref.state is State.QUEUED else await self._facts(ref)
         if facts is None:
             return
         async with self._doors.open(facts) as door:
@@ -169,85 +153,14 @@ class Course:
         if command.state is State.FIELD:
             await desk.put_off(command, self._clock.now() + TAKEN_AWAY_LOOK, Why.NOT_INSTALLED)
         elif command.action in RESTORING:
-            await self._end(desk, command, Judgement(Do.END, State.FIELD, Why.NOT_INSTALLED))
+            await self._gates.end(desk, command, Judgement(Do.END, State.FIELD, Why.NOT_INSTALLED))
         else:
             if command.state is State.ACKNOWLEDGED:
                 command = await step(desk, command, State.UNCERTAIN, why=Why.NOT_INSTALLED)
             unread = Judgement(
                 Do.END, State.SUPERSEDED, Why.NOT_INSTALLED, "whether it was executed was not read"
             )
-            await self._end(desk, command, unread)
-
-    async def _gate(self, ref: Ref) -> MeterFacts | None:
-        """The facts of a queued command that may go on; None where it waits or has ended.
-
-        The gates are passed again in the claim: here they save a meter from being asked in vain."""
-        facts = await self._store.look(ref.meter_id)
-        command = found_in(facts, ref)
-        if command is None:
-            return None
-        used: Used | None = None
-        if command.why is Why.OVER_LIMIT:  # thousands may wait for room; their meters are not asked each time
-            limits = policy.limits(facts, self._rules())
-            used = await self._store.used(facts.area_id, command.requester, limits)
-        if self._judge(command, facts, used).do is not Do.SEND:
-            async with self._store.desk(ref.meter_id) as desk:
-                command = found_on(desk, ref)
-                if command is None:
-                    return None
-                facts = desk.facts
-                if not await self._passed(desk, command, self._judge(command, facts, used)):
-                    return None
-        if command.action in GATED_AS_TRIP:
-            owes = await self._ask_billing(command, facts)
-            if owes is not True:
-                async with self._store.desk(ref.meter_id) as desk:
-                    command = found_on(desk, ref)
-                    if command is not None:
-                        await self._billing_says(desk, command, owes)
-                return None
-        return facts
-
-    def _judge(self, command: Command, facts: MeterFacts, used: Used | None = None) -> Judgement:
-        now = self._clock.now()
-        rules = self._rules()
-        said = (
-            policy.beside_write(command, facts, rules, now)
-            if used is None
-            else policy.at_claim(command, facts, rules, now, used)
-        )
-        if said.do is Do.SEND and command.action in GATED_AS_TRIP and not self._clock_trusted():
-            return Judgement(Do.WAIT, State.QUEUED, Why.OUR_CLOCK, "", now + policy.LOOK_AGAIN)
-        return said
-
-    async def _passed(self, desk: Desk, command: Command, said: Judgement) -> bool:
-        """Carry out a judgement on a queued command; True where it may go on."""
-        if said.do is Do.WAIT:
-            assert said.until is not None
-            assert said.why is not None
-            until = said.until if command.expires_at is None else min(said.until, command.expires_at)
-            await desk.put_off(command, until, said.why, said.detail)
-        elif said.do is Do.END:
-            await self._end(desk, command, said)
-        return said.do is Do.SEND
-
-    async def _end(self, desk: Desk, command: Command, said: Judgement, proof: Proof | None = None) -> None:
-        """Carry out a judgement that something is not sent any more. A close goes to the field."""
-        assert said.why is not None
-        look = (
-            Change({"look_at": self._clock.now() + TAKEN_AWAY_LOOK}) if said.state is State.FIELD else NOTHING
-        )
-        after = await step(
-            desk, command, said.state, proof=proof, why=said.why, detail=said.detail, change=look
-        )
-        if said.state is State.FIELD:
-            await desk.open_field_order(after, said.why, said.detail)
-
-    async def _billing_says(self, desk: Desk, command: Command, owes: bool | None) -> None:
-        if owes is None:
-            await desk.put_off(command, self._clock.now() + policy.LOOK_AGAIN, Why.BILLING_SILENT)
-        else:
-            await step(desk, command, State.REFUSED, why=Why.BILLING_SAYS_NO)
+            await self._gates.end(desk, command, unread)
 
     # sending
 
@@ -400,7 +313,7 @@ class Course:
                 if command.state is State.SENDING:
                     return await desk.note(command, "sending again", evidence, Change(change))
                 used = NO_PLACES if place is None else place.used
-                if not await self._passed(desk, command, self._judge(command, desk.facts, used)):
+                if not await self._gates.passed(desk, command, self._gates.judge(command, desk.facts, used)):
                     return None
                 if place is not None and not policy.stands(
                     place, desk.facts, self._rules(), self._clock.now()
@@ -432,7 +345,7 @@ class Course:
                 def last_check() -> Trouble | None:
                     if mine.action in GATED_AS_TRIP and door.contested:
                         return Trouble(Why.CONTESTED)
-                    judgement = self._judge(mine, facts)
+                    judgement = self._gates.judge(mine, facts)
                     said.append(judgement)
                     if judgement.do is not Do.SEND:
                         return Trouble(judgement.why or Why.EXPIRED)
@@ -463,7 +376,7 @@ class Course:
         """No byte left: the command goes back, or ends where its gate has shut meanwhile."""
         trouble = outcome.trouble
         if said and said[-1].do is Do.END and said[-1].state is not State.SENDING:
-            await self._end(desk, command, said[-1], Proof.NO_BYTE_LEFT)
+            await self._gates.end(desk, command, said[-1], Proof.NO_BYTE_LEFT)
             return
         until = said[-1].until if said and said[-1].until is not None else self._clock.now()
         await step(

@@ -12,9 +12,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gateway.clock import Clock
 from gateway.control.batches import Batches
-from gateway.control.course import AskBilling, Course, billing_not_asked
+from gateway.control.course import Course
 from gateway.control.dispatcher import Dispatcher, doors_of, plain_frames
 from gateway.control.epoch import DatabaseSeals, EpochFile, Keeper
+from gateway.control.gates import AskBilling, billing_not_asked
 from gateway.control.journal import CloseJournal
 from gateway.control.journal_file import JournalError, JournalFile
 from gateway.control.policy import Rules

@@ -36,7 +36,8 @@ from gateway.command import (
 )
 from gateway.control import policy
 from gateway.control.ask import KeyReused, NoSuch, NotNow, Unfit, check_key, written
-from gateway.control.course import CLOSE_VALID, LOST_AFTER, TRIP_VALID, AskBilling, billing_not_asked
+from gateway.control.course import CLOSE_VALID, LOST_AFTER, TRIP_VALID
+from gateway.control.gates import AskBilling, billing_not_asked
 from gateway.control.policy import Do, Judgement, Rules
 from gateway.control.proof import found_on
 from gateway.control.stores import CommandStore, Desk, step

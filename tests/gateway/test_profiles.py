@@ -14,7 +14,7 @@ from gateway.service import session_settings
 from gateway.session.settings import SessionSettings, TerminalProfile
 from protocols.q_gdw376.password import Crc16, Fixed, Place, Unchecked
 from tests.gateway.session.stage import assets, stage
-from tests.gateway.session.test_terminal import with_clock
+from tests.gateway.session.terminal_stage import with_clock
 
 
 @pytest.fixture(autouse=True)

@@ -25,6 +25,7 @@ from gateway.command import (
 )
 from gateway.control import course, policy, proof, states, stores
 from gateway.control.course import Course
+from gateway.control.gates import Gates
 from gateway.control.policy import Judgement
 from gateway.control.proof import Prover, found_on
 from gateway.door import NotWritten, Trouble
@@ -239,13 +240,13 @@ def told_twice(patch: pytest.MonkeyPatch) -> None:
 
 def own_clock_trusted(patch: pytest.MonkeyPatch) -> None:
     """Nobody asks whether our own clock is right."""
-    judge = Course._judge
+    judge = Gates.judge
 
-    def trusting(self: Course, *rest: Any) -> Judgement:
+    def trusting(self: Gates, *rest: Any) -> Judgement:
         self._clock_trusted = lambda: True
         return judge(self, *rest)
 
-    patch.setattr(Course, "_judge", trusting)
+    patch.setattr(Gates, "judge", trusting)
 
 
 def hold_forgotten(patch: pytest.MonkeyPatch) -> None:

@@ -145,7 +145,7 @@ class World:
         return not any(one.shadow for one in meters if one.terminal_id == terminal_id)
 
     async def ask_billing(self, command: Command, facts: MeterFacts, /) -> bool | None:
-        """Satisfies `control.course.AskBilling`."""
+        """Satisfies `control.gates.AskBilling`."""
         if not self.billing_asked or command.action not in GATED_AS_TRIP:
             return True
         await asyncio.sleep(self.chance.uniform(0.0, 2.0))

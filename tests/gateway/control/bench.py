@@ -12,7 +12,8 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from gateway.command import Action, Command, MeterFacts, NewCommand, Ref, RelayStatus, State, Why
-from gateway.control.course import AskBilling, Course, billing_not_asked, nowhere
+from gateway.control.course import Course, nowhere
+from gateway.control.gates import AskBilling, billing_not_asked
 from gateway.control.policy import Rules
 from gateway.door import Accepted, Answer, NotWritten, Prepared, Record, Refused, Silence, Trouble
 from tests.gateway.control.memory import MemoryCommands
@@ -20,6 +21,10 @@ from tests.gateway.control.test_policy import FACTS
 
 NOW = datetime(2026, 11, 25, 2, 0, tzinfo=UTC)
 """A Wednesday, 10:00 in Shanghai."""
+
+
+class Dies(Exception):
+    """The process, at a named point of a course."""
 
 
 class HandClock:

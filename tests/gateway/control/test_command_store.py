@@ -3,116 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from contextvars import Context
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from typing import Any
+from datetime import datetime, timedelta
 from uuid import UUID, uuid4
 
-import psycopg
 import pytest
 
 from gateway.command import (
-    PLACE_LASTS,
     Action,
-    BlockKind,
     Change,
     Command,
     KeyTaken,
-    Limits,
-    MeterFacts,
     NewCommand,
     NotInstalled,
-    Place,
     Proof,
     Stale,
     State,
-    Used,
     Why,
-    chained,
 )
 from gateway.control.policy import only_shadow
 from gateway.control.states import WrongStep
 from gateway.control.stores import CommandStore, step
-from gateway.model import PointRole, RelayKind
-from gateway.storage.commands import Commands
-from gateway.storage.database import Database
-from tests.gateway.control.memory import MemoryCommands
-from tests.gateway.storage.district import grow
-
-NOW = datetime(2026, 11, 25, 2, 0, tzinfo=UTC)
-
-
-class HandClock:
-    """Shows what it is told to."""
-
-    def __init__(self) -> None:
-        self.shown = NOW
-
-    def now(self) -> datetime:
-        return self.shown
-
-    def go(self, seconds: float) -> None:
-        """On, or back."""
-        self.shown += timedelta(seconds=seconds)
-
-
-def facts(meter_id: int, terminal_id: int) -> MeterFacts:
-    return MeterFacts(
-        meter_id=meter_id,
-        meter=f"M{meter_id - 1:06d}",
-        address=f"{meter_id - 1:012d}",
-        terminal_id=terminal_id,
-        terminal=f"0200{terminal_id:04x}",
-        pn=1,
-        port=31,
-        protocol="dlt645-2007",
-        profile="",
-        role=PointRole.CUSTOMER,
-        relay_kind=RelayKind.BUILT_IN,
-        area_id=None,
-        organisation_id=None,
-        shadow=True,
-        customer="",
-        protected=False,
-        restore_mode="close",
-        intent=0,
-    )
-
-
-@pytest.fixture
-def clock() -> HandClock:
-    return HandClock()
-
-
-@pytest.fixture(params=["memory", pytest.param("postgres", marks=pytest.mark.database)])
-async def store(
-    request: pytest.FixtureRequest, clock: HandClock, tmp_path: Path
-) -> AsyncIterator[CommandStore]:
-    if request.param == "memory":
-        yield MemoryCommands(clock, {1: facts(1, 1), 2: facts(2, 1), 3: facts(3, 2), 4: facts(4, 2)})
-        return
-    async with await Database.open(request.getfixturevalue("conninfo")) as database:
-        assert await grow(database, tmp_path, 2, 2) == [1, 2, 3, 4]
-        yield Commands(database, clock)  # type: ignore[arg-type]  # only `now` is asked
-
-
-def new(action: Action = Action.TRIP, **told: Any) -> NewCommand:
-    given: dict[str, Any] = {
-        "id": uuid4(),
-        "action": action,
-        "requester": "billing",
-        "cause": "arrears",
-        "created_at": NOW,
-        "idempotency_key": uuid4().hex,
-        "body_hash": b"x" * 32,
-        "expires_at": NOW + timedelta(hours=24) if action is Action.TRIP else None,
-    } | told
-    return NewCommand(**given)
+from tests.gateway.control.either_store import NOW, new, queued
 
 
 async def another_sees(store: CommandStore, command_id: UUID) -> Command | None:
@@ -300,81 +213,6 @@ async def test_a_permitted_close_is_looked_at_again(store: CommandStore) -> None
     assert await store.due([1], NOW + timedelta(hours=1), 10) == []
 
 
-async def queued(store: CommandStore, meter_id: int, **told: Any) -> Command:
-    async with store.desk(meter_id) as desk:
-        return await desk.add(new(**told), State.QUEUED)
-
-
-async def test_a_place_is_taken_where_all_limits_have_room(store: CommandStore, clock: HandClock) -> None:
-    limits = Limits(area=2, requester=3, all=4)
-    first, second, third = [await queued(store, meter_id) for meter_id in (1, 2, 3)]
-    assert await store.used(1, "billing", limits) == (0, 0, 0)
-    assert await store.take_place(first, 1, limits) == Place(NOW, Used(0, 0, 0), limits, 1)
-    assert await store.take_place(second, 1, limits) == Place(NOW, Used(1, 1, 1), limits, 1)
-    assert await store.take_place(third, 1, limits) == Place(None, Used(2, 2, 2), limits, 1)  # the area
-    assert await store.take_place(third, None, limits) == Place(NOW, Used(0, 2, 2), limits, None)
-    assert await store.used(None, "billing", limits) == (1, 3, 3)
-    assert await store.used(1, "another", limits) == (2, 0, 3)
-    fourth = await queued(store, 4)
-    assert await store.take_place(fourth, 2, limits) == Place(None, Used(0, 3, 3), limits, 2)  # the requester
-    other = replace(fourth, requester="another")
-    assert await store.take_place(other, 2, replace(limits, all=3)) == Place(
-        None, Used(0, 0, 3), replace(limits, all=3), 2
-    )
-    assert await store.take_place(other, 2, limits) == Place(NOW, Used(0, 0, 3), limits, 2)
-
-
-async def test_a_place_is_kept_by_its_attempt_for_a_while(store: CommandStore, clock: HandClock) -> None:
-    limits = Limits()
-    trip = await queued(store, 1)
-    assert await store.take_place(trip, 1, limits) == Place(NOW, Used(0, 0, 0), limits, 1)
-    clock.go(PLACE_LASTS.total_seconds() / 2)
-    assert await store.take_place(trip, 1, limits) == Place(NOW, Used(0, 0, 0), limits, 1)
-    assert (await store.take_place(trip, 2, limits)).used == (0, 1, 1)  # in another area it is another
-    again = await store.take_place(replace(trip, attempts=1), 1, limits)
-    assert again == Place(clock.now(), Used(1, 2, 2), limits, 1)
-    clock.go(PLACE_LASTS.total_seconds())
-    assert (await store.take_place(trip, 1, limits)).at == clock.now()
-    assert await store.used(1, "billing", limits) == (3, 4, 4)
-
-
-async def test_places_count_for_the_window_and_as_long_as_one_lasts(
-    store: CommandStore, clock: HandClock
-) -> None:
-    limits = Limits(window=timedelta(minutes=10))
-    await store.take_place(await queued(store, 1), 1, limits)
-    clock.go(300.0)
-    await store.take_place(await queued(store, 2), 1, limits)
-    clock.go(300.0 + PLACE_LASTS.total_seconds() - 1)
-    assert await store.used(1, "billing", limits) == (2, 2, 2)
-    clock.go(1.0)
-    assert await store.used(1, "billing", limits) == (1, 1, 1)
-    clock.go(300.0)
-    assert await store.used(1, "billing", limits) == (0, 0, 0)
-
-
-async def test_a_clock_that_went_back_gets_places_behind_those_before(
-    store: CommandStore, clock: HandClock
-) -> None:
-    limits = Limits(all=1)
-    first, second = await queued(store, 1), await queued(store, 2)
-    ahead = clock.now()
-    await store.take_place(first, 1, limits)
-    clock.go(-60.0)
-    assert (await store.take_place(second, 1, limits)).at is None
-    assert (await store.take_place(second, 1, replace(limits, all=2))).at == ahead
-    assert await store.used(1, "billing", limits) == (2, 2, 2)
-
-
-async def test_two_at_once_never_take_the_same_last_place(store: CommandStore) -> None:
-    limits = Limits(all=6)
-    trips = [await queued(store, meter_id) for meter_id in (1, 2, 3, 4) for _ in range(3)]
-    places = await asyncio.gather(*(store.take_place(one, 1, limits) for one in trips))
-    taken = [place for place in places if place.at is not None]
-    assert sorted(place.used.all for place in taken) == [0, 1, 2, 3, 4, 5]
-    assert {place.used.all for place in places if place.at is None} == {6}
-
-
 async def test_a_desk_tells_of_its_own_meters_commands_only(store: CommandStore) -> None:
     trip = await queued(store, 1)
     async with store.desk(1) as desk:
@@ -451,173 +289,3 @@ async def test_until_when_a_sent_trip_is_to_be_feared(store: CommandStore) -> No
         assert desk.facts.trip_until == until
     async with store.desk(2) as desk:
         assert desk.facts.trip_until is None
-
-
-# -- only in the database ----------------------------------------------------------------------------------
-
-
-async def rows(database: Database, query: str) -> list[Any]:
-    async with database.connection() as connection:
-        return await (await connection.execute(query.encode())).fetchall()
-
-
-@pytest.mark.database
-async def test_the_chain_of_events_and_what_is_told(database: Database, tmp_path: Path) -> None:
-    await grow(database, tmp_path, 1, 1)
-    store = Commands(database, HandClock())  # type: ignore[arg-type]  # only `now` is asked
-    async with store.desk(1) as desk:
-        command = await desk.add(new(), State.QUEUED)
-        command = await step(desk, command, State.SENDING, evidence={"frame": "68…16", "meter": "电表"})
-        await step(desk, command, State.REFUSED, why=Why.KEEP_POWER_ON, evidence={"error": 4})
-    events = await rows(database, "SELECT n, body, hash FROM relay_command_event ORDER BY n")
-    assert [body["state"] for _, body, _ in events] == ["requested", "queued", "sending", "refused"]
-    before = b""
-    for _, body, hashed in events:
-        before = chained(before, body)
-        assert before == bytes(hashed)
-    told = await rows(database, "SELECT type, data FROM outbox")
-    assert [kind for kind, _ in told] == ["relay-command.refused"]
-    assert told[0][1]["why"] == "keep_power_on"
-    for statement in (
-        "UPDATE relay_command_event SET body = '{}'",
-        "DELETE FROM relay_command_event",
-        "UPDATE relay_command_event SET n = n + 10, seal_id = 1",
-    ):
-        with pytest.raises(psycopg.errors.RaiseException, match="only added to"):
-            async with await psycopg.AsyncConnection.connect(database.conninfo) as connection:
-                await connection.execute(statement.encode())
-
-
-@pytest.mark.database
-async def test_the_desk_of_a_meter_that_was_taken_away_is_that_of_its_last_place(
-    database: Database, tmp_path: Path
-) -> None:
-    await grow(database, tmp_path, 3, 1)
-    store = Commands(database, HandClock())  # type: ignore[arg-type]  # only `now` is asked
-
-    async def place(meter_id: int) -> tuple[str, bool]:
-        async with store.desk(meter_id) as desk:
-            return desk.facts.terminal, desk.facts.installed
-
-    async def run(statement: str, *values: object) -> None:
-        async with database.connection() as connection:
-            await connection.execute(statement.encode(), values)
-
-    moved = (
-        "INSERT INTO meter_install (meter_id, point_id, terminal_id, pn, port, valid_from, valid_to)"
-        " SELECT 1, point_id, terminal_id, pn + 1, port, %s, %s FROM meter_install WHERE meter_id = %s"
-    )
-    day = timedelta(days=1)
-    assert await place(1) == ("02000001", True)
-    await run("UPDATE meter_install SET valid_to = %s WHERE meter_id = 1", NOW - 9 * day)
-    assert await place(1) == ("02000001", False)
-    await run("UPDATE meter_install SET valid_to = %s WHERE meter_id IN (2, 3)", NOW - 8 * day)
-    await run(moved, NOW - 7 * day, NOW - 6 * day, 2)
-    assert await place(1) == ("02000002", False)
-    await run(moved, NOW - day, None, 3)
-    assert await place(1) == ("02000003", True)
-    await run("DELETE FROM meter_install")
-    with pytest.raises(NotInstalled, match="never installed"):
-        await place(1)
-
-
-@pytest.mark.database
-async def test_facts_follow_blocks_and_switches(database: Database, tmp_path: Path) -> None:
-    await grow(database, tmp_path, 1, 2)
-    store = Commands(database, HandClock())  # type: ignore[arg-type]  # only `now` is asked
-
-    async def put(statement: str, *values: object) -> None:
-        async with database.connection() as connection:
-            await connection.execute(statement.encode(), values)
-
-    async def seen() -> MeterFacts:
-        async with store.desk(1) as desk:
-            return desk.facts
-
-    async def switch(name: str, scope: str, value: bool, approved_by: str | None = None) -> None:
-        await put(
-            "INSERT INTO control_setting (name, scope, value, set_by, set_at, approved_by)"
-            " VALUES (%s, %s, %s::jsonb, 'ann', %s, %s)",
-            name, scope, json.dumps(value), NOW, approved_by,
-        )  # fmt: skip
-
-    first = await seen()
-    assert (first.brake, first.weather_halt, first.shadow, first.hold_since) == (False, False, True, None)
-    await put("INSERT INTO organisation (name) VALUES ('north')")
-    await put("INSERT INTO area (name, organisation_id) VALUES ('A1', 1)")
-    await put("UPDATE metering_point SET area_id = 1")
-    await switch("brake", "", True)
-    await switch("weather-halt", "area:1", True)
-    await switch("shadow", "organisation:1", False)
-    await switch("hold", "", True)
-    found = await seen()
-    assert (found.area_id, found.organisation_id) == (1, 1)
-    assert (found.brake, found.weather_halt, found.hold_since) == (True, True, NOW)
-    assert found.shadow, "one person alone has ended the shadow mode"
-    await switch("shadow", "organisation:1", False, "bob")
-    await switch("brake", "", False)
-    await switch("weather-halt", "area:1", False)
-    await switch("hold", "", False)
-    found = await seen()
-    assert (found.brake, found.weather_halt, found.shadow, found.hold_since) == (False, False, False, None)
-    for since, until, lifted in (
-        (NOW - timedelta(hours=1), None, None),
-        (NOW - timedelta(hours=2), NOW, None),
-        (NOW + timedelta(hours=1), None, None),
-        (NOW - timedelta(hours=1), None, NOW),
-    ):
-        await put(
-            "INSERT INTO control_block (point_id, kind, since, until, source, set_by, set_at, lifted_at)"
-            " VALUES (1, 'medical', %s, %s, 'billing', 'ann', %s, %s)",
-            since, until, NOW, lifted,
-        )  # fmt: skip
-    (block,) = (await seen()).blocks
-    assert (block.kind, block.since, block.until) == (BlockKind.MEDICAL, NOW - timedelta(hours=1), None)
-
-
-@pytest.mark.database
-async def test_only_what_a_read_finds_again_does_not_wait_for_the_disk(conninfo: str, tmp_path: Path) -> None:
-    """Of all that is done at a desk: which transactions end before they are on the disk."""
-
-    async def waits(connection: Any) -> str:
-        cursor = await connection.execute("SHOW synchronous_commit")
-        return str((await cursor.fetchone())[0])
-
-    ended: list[str] = []
-
-    class Watched(Database):
-        """Looks at each transaction when it is about to be kept."""
-
-        @asynccontextmanager
-        async def connection(self) -> AsyncIterator[Any]:
-            async with super().connection() as connection:
-                keep = connection.commit
-
-                async def commit() -> None:
-                    ended.append(await waits(connection))
-                    await keep()
-
-                connection.commit = commit  # type: ignore[method-assign]
-                try:
-                    yield connection
-                finally:
-                    del connection.commit
-
-    async with await Database.open(conninfo) as plain:
-        assert await grow(plain, tmp_path, 1, 1) == [1]
-        database = Watched(plain.conninfo, plain.pool, plain.has_timescale)
-        store = Commands(database, HandClock())  # type: ignore[arg-type]  # only `now` is asked
-        async with store.desk(1) as desk:
-            command = await desk.add(new(), State.QUEUED)
-        async with store.desk(1) as desk:
-            assert desk.facts.open == (command,)
-        async with store.desk(1) as desk:
-            command = await desk.note(command, "clock", {"offset": 1})
-        async with store.desk(1) as desk:
-            command = await step(desk, command, State.SENDING)
-        async with store.desk(1) as desk:
-            command = await step(desk, command, State.ACKNOWLEDGED)
-        async with store.desk(1) as desk:
-            await step(desk, command, State.VERIFIED, proof=Proof.RELAY_READ)
-    ours = ended[-6:]
-    assert ours == ["on", "off", "off", "on", "off", "on"]

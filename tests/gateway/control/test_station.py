@@ -23,7 +23,7 @@ from gateway.session.turnstile import Turnstile
 from gateway.storage.database import Database
 from tests.gateway.control.crash_folder import full_disk
 from tests.gateway.control.office import Office, ask, in_database
-from tests.gateway.control.test_journal import AWAY, M1, Logins, Outage, dark
+from tests.gateway.control.outage import AWAY, M1, Logins, Outage, dark
 from tests.gateway.session.stage import until
 
 
@@ -105,7 +105,14 @@ async def test_what_is_in_the_journal_is_filed_before_anything_else_is_decided(h
 async def test_nobody_has_the_store_or_the_doors_without_the_journal(house: House) -> None:
     station = house.station
     course = station._dispatcher._course
-    for one in (station.requests, station.batches, station._dispatcher, course, course._prover):
+    for one in (
+        station.requests,
+        station.batches,
+        station._dispatcher,
+        course,
+        course._gates,
+        course._prover,
+    ):
         assert one._store is station.journal.store
     for other in (station._dispatcher, course):
         assert other._doors is station.journal.doors

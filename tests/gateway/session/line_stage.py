@@ -21,6 +21,9 @@ from gateway.session.relay import RelayDoors
 from gateway.session.settings import MeterProfile, SessionSettings
 from gateway.session.terminal import TerminalSession
 from gateway.transports.memory import Line, MemoryLink, pair
+from protocols.dlt645 import frame as frame645
+from protocols.q_gdw376 import messages
+from protocols.q_gdw376.connection import Answered, Confirmed, Denied, Master
 from simulator.clock import Clock as SimClock
 from simulator.control import Setup
 from simulator.district import MeterPlan, TerminalPlan
@@ -28,13 +31,17 @@ from simulator.esam import BENCH_KEY
 from simulator.ledger import Entry
 from simulator.meter import Meter
 from tests.gateway.session.relay_stage import FACTS
-from tests.gateway.session.stage import HandStore, HandWriter, until
+from tests.gateway.session.stage import HandStore, HandWriter, noon_clock, until
 from tests.gateway.session.test_with_simulator import MIDNIGHT, Night
 
 PLAIN = MeterProfile(password="123456", operator="00000001")
 GOOD = Line()
 PATIENT = LineSettings(reply_timeout_s=20.0, inter_byte_s=0.2, gap_s=0.004, late_s=0.2)
 """Nothing that answers is ever too late for it, whatever else the machine does."""
+NOTHING_CAME = LineSettings(reply_timeout_s=0.1, inter_byte_s=0.1, gap_s=0.004, late_s=0.1)
+"""For meters that do not answer at all."""
+TRIP = bytes.fromhex("02563412") + b"\x01\x00\x00\x00" + bytes.fromhex("1a00301012241126")[:8]
+METER = "202611230001"
 
 Hear = Callable[[bytes], bytes]
 
@@ -166,3 +173,36 @@ async def street(
         await accepted
         await far.stop()
         assert terminal.closed.is_set()
+
+
+def forward(address: str, control: int, data: bytes, allowed_s: float = 1.0) -> messages.Request:
+    content = frame645.build(frame645.Frame(address, control, data))
+    return messages.forward(1, content, allowed_s, 100)
+
+
+class Alone:
+    """A line terminal with nobody but a master of ours before it, and a wire where nobody answers."""
+
+    def __init__(self, settings: LineSettings = PATIENT, clock: Clock | None = None) -> None:
+        self.clock = clock or noon_clock()
+        self.wire, self.meters = pair(1)
+        self.terminal = LineTerminal("02001234", self.wire, self.clock, settings)
+        self.master = Master()
+        self.master.terminal = "02001234"
+
+    def request(self, request: messages.Request) -> bytes:
+        self.master.abandon()
+        return self.master.send(request, self.clock.monotonic(), 60.0)
+
+    async def outcome(self) -> object:
+        async with asyncio.timeout(20):
+            while True:
+                while (event := self.master.next_event()) is not None:
+                    if isinstance(event, Answered | Confirmed | Denied):
+                        return event
+                data, _ = await self.terminal.read()
+                self.master.receive_data(data, self.clock.monotonic())
+
+    async def ask(self, request: messages.Request) -> object:
+        await self.terminal.write(self.request(request))
+        return await self.outcome()

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from gateway.clock import Clock, to_device
-from gateway.command import MeterFacts
+from gateway.clock import Clock, from_device, to_device
+from gateway.command import Action, MeterFacts
+from gateway.door import Answer, NotWritten, Prepared, Trouble
 from gateway.errors import StorageError
 from gateway.model import PointRole, RelayKind
 from gateway.session.reading_ports import ReadingPorts
@@ -49,6 +50,10 @@ FACTS = MeterFacts(
 PLAIN = MeterProfile(password=PASSWORD, operator="00000001")
 SEALED = MeterProfile(level="98", operator="00000001")
 
+ONE_O_CLOCK = from_device(datetime(2026, 11, 24, 13))
+E11 = bytes.fromhex("68120005112320681C1035896745343333334D33333346574459BE16")
+"""The worked example: trip 202311050012 until 13:00, level 02, password 123456, operator 00000001."""
+
 
 def answer(control: int, data: bytes = b"", address: str = METER) -> bytes:
     """A meter's frame, built by hand, with a lead-in."""
@@ -59,6 +64,10 @@ def answer(control: int, data: bytes = b"", address: str = METER) -> bytes:
         + bytes((byte + 0x33) & 0xFF for byte in data)
     )
     return b"\xfe\xfe" + body + bytes([sum(body) & 0xFF, 0x16])
+
+
+OURS = answer(0x9C)
+"""The meter's yes to a control frame."""
 
 
 @dataclass
@@ -194,3 +203,16 @@ async def turns(number: int = 5) -> None:
     """Let others have a few turns of the loop."""
     for _ in range(number):
         await asyncio.sleep(0)
+
+
+def yes() -> Trouble | None:
+    return None
+
+
+async def sent(door: RelayDoor, action: Action = Action.TRIP, deadline: datetime = ONE_O_CLOCK) -> Answer:
+    """Prepare, write, hear."""
+    prepared = await door.prepare(action, deadline)
+    assert isinstance(prepared, Prepared), prepared
+    written = await door.write(prepared, yes)
+    assert not isinstance(written, NotWritten), written
+    return await written

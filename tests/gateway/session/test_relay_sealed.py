@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from typing import NamedTuple
 
 import pytest
 
-from gateway.clock import from_device
 from gateway.command import Action, Why
 from gateway.control.security import SecurityModule
 from gateway.door import Accepted, NotWritten, Prepared, Sealing, Trouble
 from gateway.errors import LingdianError
 from gateway.session.settings import MeterProfile
-from tests.gateway.session.relay_stage import FACTS, METER, SEALED, Bench, RelayMeter, answer, bench
+from tests.gateway.session.relay_stage import (
+    FACTS,
+    METER,
+    ONE_O_CLOCK,
+    SEALED,
+    Bench,
+    RelayMeter,
+    answer,
+    bench,
+)
 
-ONE_O_CLOCK = from_device(datetime(2026, 11, 24, 13))
 E13 = bytes.fromhex(
     "68120005112320680320323333 3A34333333 3435363738393A3B 4445464748494A4B 4533384456533333 F816".replace(
         " ", ""

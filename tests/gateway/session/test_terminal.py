@@ -1,4 +1,4 @@
-"""Asking a terminal for frozen values, its clock, its archive, and what its registers show now."""
+"""Asking a terminal for frozen values and for what its registers show now, and who goes first."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-from gateway.clock import Clock, from_device, to_device
+from gateway.clock import from_device, to_device
 from gateway.errors import InputError, LinkClosed
-from gateway.model import ArchiveRecord, Kind, MeterClass, Quantity, Reason, TerminalAssets
-from gateway.session import asking
+from gateway.model import Kind, MeterClass, Quantity, Reason, TerminalAssets
 from gateway.session.settings import SessionSettings, TerminalProfile
 from gateway.session.terminal import FrozenAnswer
 from protocols.q_gdw376 import messages
@@ -23,17 +22,16 @@ from protocols.q_gdw376.messages import encode_unit
 from tests.gateway.session.stage import (
     MIDNIGHT,
     NOON,
-    Device,
     assets,
     clock_at,
     due,
     frozen_unit,
-    meter_address,
     noon_clock,
     point,
     stage,
     until,
 )
+from tests.gateway.session.terminal_stage import QUICK, reasons
 
 CAPTURES: dict[str, dict[str, Any]] = {
     vector["id"]: vector
@@ -41,17 +39,12 @@ CAPTURES: dict[str, dict[str, Any]] = {
         (Path(__file__).parents[2] / "vectors" / "frames.json").read_text(encoding="utf-8")
     )
 }
-QUICK = SessionSettings(reply_timeout_s=0.1, repeats=1)
 
 
 def captured(name: str, asked: Frame) -> bytes:
     """The capture with PSEQ, MSA and checksum set to the request's; all else as it was."""
     frame = parse(bytes.fromhex(CAPTURES[name]["hex"]))
     return build(replace(frame, pseq=asked.pseq, msa=asked.msa))
-
-
-def reasons(answer: FrozenAnswer) -> dict[int, Reason]:
-    return {failure.meter_id: failure.reason for failure in answer.failures}
 
 
 # frozen values
@@ -217,6 +210,17 @@ async def test_a_due_that_is_not_known_yet_has_the_assets_read_again() -> None:
         assert [row[0] for row in answer.rows] == [1001, 1002]
 
 
+async def test_a_profile_has_its_own_timeout_and_size() -> None:
+    profile = TerminalProfile(reply_timeout_s=0.05, points_a_request=3)
+    settings = SessionSettings(repeats=0, profiles={"slow": profile})
+    async with stage(assets(profile="slow"), settings=settings) as made:
+        await made.logged_in()
+        await made.session().ready()
+        assert made.session().points_a_request(Quantity.FORWARD_ACTIVE, Kind.DAY) == 3
+        answer = await asyncio.wait_for(made.session().read_frozen([due(1)]), 1)
+        assert reasons(answer) == {1001: Reason.TERMINAL_SILENT}
+
+
 # who goes first
 
 
@@ -333,299 +337,7 @@ async def test_a_captured_present_register_is_read() -> None:
         assert reading.registers[0] == 3_302_000
 
 
-# what a terminal says of itself
-
-
-async def test_version_buffers_clock_and_archive_are_learned_at_the_login() -> None:
-    async with stage(assets(archive=False)) as made:
-        device = made.dial()
-        made.teach(device)
-        ports = messages.TerminalPorts(0, 0, 0, 0, 2040, 512, 300)
-        version = messages.TerminalVersion("LD", "1", "1.0", None, "", "2013", "1", None)
-        device.answers[0x09, 2] = lambda frame: [encode_unit(0x09, 2, 0, ports)]
-        device.answers[0x09, 1] = lambda frame: [encode_unit(0x09, 1, 0, version)]
-        await device.confirmed(await device.login())
-        await until(lambda: made.registry.session(device.address) is not None)
-        session = made.session()
-        await session.ready()
-        assert (session.rx_buffer, session.tx_buffer) == (512, 300)
-        assert session.version is not None
-        assert session.version.vendor == "LD"
-        assert session.points_a_request(Quantity.FORWARD_ACTIVE, Kind.DAY) == 7
-        archive = {pn: meter_address(pn) for pn in (1, 2, 3, 4)}
-        assert made.store.archives == {7: archive}
-        assert session.assets.archive == archive
-        assert made.store.clocks
-        await session.ready()
-        assert len(device.requests(0x0C)) == 1
-
-
-async def test_an_archive_is_asked_for_until_its_end() -> None:
-    points = tuple(point(pn) for pn in range(1, 101))
-    async with stage(assets(*points, archive=False)) as made:
-        held = {pn: meter_address(pn) for pn in (*range(1, 101), 110, 111, 400)}
-        await made.logged_in(held=held)
-        await made.session().ready()
-        archive = made.session().assets.archive
-        assert archive is not None
-        assert len(archive) == 102, "400 lies behind a gap, where no point of ours is"
-        assert made.store.archives[7] == archive
-
-
-async def test_the_short_way_through_an_archive_equals_the_layout() -> None:
-    records = tuple(
-        messages.ArchiveRecord(n, n + 7, 31, 2400, 30, f"{n * 7919:012d}", 4, collector="1" * 12)
-        for n in (1, 2, 300, 2040)
-    )
-    for chosen in ((), records[:1], records):
-        body = encode_unit(0x0A, 10, 0, messages.Archive(chosen))
-        entries = [(one.sequence, one.pn, one.address) for one in chosen]
-        for whole in (body, body + body):
-            frame = Frame(terminal="02001234", up=True, prm=False, function=8, afn=0x0A, body=whole)
-            assert asking.archive_entries(frame) == entries * (len(whole) // len(body))
-
-
-async def test_sequence_numbers_need_not_be_those_of_the_points() -> None:
-    async with stage(assets(archive=False)) as made:
-        device = made.dial()
-        made.teach(device)
-        archive = {
-            100 + pn: messages.ArchiveRecord(100 + pn, pn, 31, 2400, 30, meter_address(pn), 4)
-            for pn in (1, 2, 3)
-        }
-
-        def answer(asked: Frame) -> list[bytes] | bytes:
-            query = messages.decode(asked)[0].value
-            assert isinstance(query, messages.ArchiveQuery)
-            found = tuple(archive[one] for one in query.sequences if one in archive)
-            return [encode_unit(0x0A, 10, 0, messages.Archive(found))]
-
-        device.answers[0x0A, 10] = answer
-        await device.confirmed(await device.login())
-        await until(lambda: made.registry.session(device.address) is not None)
-        await made.session().ready()
-        assert made.session().assets.archive == {pn: meter_address(pn) for pn in (1, 2, 3)}
-
-
-async def test_an_archive_that_stands_is_looked_at_again_and_read_anew_if_it_changed() -> None:
-    points = tuple(point(pn) for pn in range(1, 101))
-    async with stage(assets(*points)) as made:
-        device = await made.logged_in()
-        await made.session().ready()
-        assert len(device.requests(0x0A)) == 1
-        assert not made.store.archives
-        await device.hang_up()
-        held = {pn: f"{pn:012d}" for pn in range(1, 101)}
-        again = await made.logged_in(held=held)
-        await made.session().ready()
-        assert made.store.archives == {7: held}
-        again.answers[0x0D, 161] = lambda frame: [frozen_unit(1)]
-        answer = await made.session().read_frozen([due(1)])
-        assert reasons(answer) == {1001: Reason.ARCHIVE_DIFFERS}
-
-
-async def test_a_denied_archive_is_tolerated() -> None:
-    async with stage(assets(archive=False)) as made:
-        device = await made.logged_in(held={})
-        await made.session().ready()
-        assert made.session().learned
-        device.answers[0x0D, 161] = lambda frame: [frozen_unit(1)]
-        assert (await made.session().read_frozen([due(1)])).rows
-
-
-async def test_a_silent_terminal_is_asked_again_by_the_next_who_waits() -> None:
-    async with stage(assets(archive=False), clock=noon_clock(100.0)) as made:
-        device = made.dial()
-        await device.confirmed(await device.login())
-        await until(lambda: made.registry.session(device.address) is not None)
-        session = made.session()
-        await asyncio.wait_for(session.ready(), 3)
-        assert not session.learned
-        assert len(device.requests(0x0C)) == 3
-        made.teach(device)
-        await session.ready()
-        assert session.learned
-
-
-async def test_after_a_takeover_nothing_is_filed_before_the_archive_was_seen_again() -> None:
-    async with stage(assets(), settings=QUICK, clock=noon_clock(50.0)) as made:
-        await made.logged_in()
-        await made.session().ready()
-        other = await made.logged_in(mute=True)
-        other.answers[0x0D, 161] = lambda frame: [frozen_unit(1)]
-        session = made.session()
-        await session.ready()
-        assert reasons(await session.read_frozen([due(1)])) == {1001: Reason.ARCHIVE_DIFFERS}
-        made.teach(other)
-        await session.ready()
-        assert (await session.read_frozen([due(1)])).rows
-
-
-async def test_a_device_with_other_meters_in_a_terminals_place_files_nothing() -> None:
-    async with stage(assets()) as made:
-        await made.logged_in()
-        await made.session().ready()
-        impostor = await made.logged_in(held={pn: f"{pn:012d}" for pn in range(1, 5)})
-        impostor.answers[0x0D, 161] = lambda frame: [frozen_unit(pn) for pn in (1, 2, 3, 4)]
-        await made.session().ready()
-        answer = await made.session().read_frozen([due(pn) for pn in (1, 2, 3, 4)])
-        assert not answer.rows
-        assert set(reasons(answer).values()) == {Reason.ARCHIVE_DIFFERS}
-
-
-async def test_archive_records_are_written_ten_a_frame() -> None:
-    async with stage(assets()) as made:
-        device = await made.logged_in()
-        await made.session().ready()
-        device.answers[0x04, 10] = device.confirm
-        records = [ArchiveRecord(pn, pn, 31, 2400, 30, meter_address(pn), 4) for pn in range(1, 24)]
-        await made.session().write_archive(records)
-        sizes = []
-        for frame in device.requests(0x04):
-            (unit,) = messages.decode(frame)
-            assert isinstance(unit.value, messages.Archive)
-            sizes.append(len(unit.value.records))
-            assert frame.con
-        assert sizes == [10, 10, 3]
-        device.answers[0x04, 10] = device.deny
-        with pytest.raises(InputError, match="read the archive back"):
-            await made.session().write_archive(records[:1])
-        assert len(await made.session().archive_records()) == 4
-
-
-async def test_how_far_the_terminal_is_with_its_reading() -> None:
-    async with stage(assets()) as made:
-        device = await made.logged_in()
-        port = messages.PortProgress(31, 40, 1, 25, 3, to_device(NOON), None)
-        done = messages.PortProgress(2, 4, 0, 4, 4, to_device(NOON), to_device(NOON))
-        state = messages.ReadingState((port, done))
-        device.answers[0x0C, 11] = lambda frame: [encode_unit(0x0C, 11, 0, state)]
-        told = await made.session().reading_state()
-        assert told is not None
-        assert [(one.port, one.meters, one.done, one.finished) for one in told] == [
-            (31, 40, 25, False),
-            (2, 4, 4, True),
-        ]
-        device.answers[0x0C, 11] = device.deny
-        assert await made.session().reading_state() is None
-
-
-# clocks
-
-
-def with_clock(device: Device, clock: Clock, ahead: dict[str, float]) -> None:
-    """A device whose clock is `ahead["s"]` seconds ahead, until it is set."""
-
-    def tell(asked: Frame) -> list[bytes]:
-        shown = to_device(clock.now()).replace(microsecond=0) + timedelta(seconds=ahead["s"])
-        return [encode_unit(0x0C, 2, 0, messages.Clock(shown, shown.isoweekday()))]
-
-    def be_set(asked: Frame) -> bytes:
-        value = messages.decode(asked)[0].value
-        assert isinstance(value, messages.Clock)
-        assert value.at is not None
-        ahead["s"] = (value.at - to_device(clock.now())).total_seconds()
-        return device.confirm(asked)
-
-    device.answers[0x0C, 2] = tell
-    device.answers[0x05, 31] = be_set
-
-
-@pytest.mark.parametrize("off", [-900.0, 900.0, 4000.0])
-async def test_a_clock_that_is_off_is_set_on_command_and_not_by_itself(off: float) -> None:
-    async with stage(assets()) as made:
-        device = await made.logged_in()
-        await made.session().ready()
-        ahead = {"s": off}
-        with_clock(device, made.clock, ahead)
-        session = made.session()
-        check = await session.read_clock()
-        assert check is not None
-        assert not check.within_tolerance
-        assert made.count("terminal_clocks_off") == 1
-        assert not device.requests(0x05)
-        after = await session.set_clock()
-        assert after.within_tolerance
-        assert abs(ahead["s"]) < 2
-        assert made.count("terminal_clocks_off") == 0
-        distrusted = session.clock_watch.distrusted_until
-        assert (distrusted is not None) == (abs(off) > 3600)
-
-
-async def test_a_clock_that_is_off_is_set_by_policy() -> None:
-    settings = SessionSettings(correct_clock=True)
-    async with stage(assets(), settings=settings) as made:
-        device = made.dial()
-        made.teach(device)
-        ahead = {"s": 1000.0}
-        with_clock(device, made.clock, ahead)
-        await device.confirmed(await device.login())
-        await until(lambda: made.registry.session(device.address) is not None)
-        await made.session().ready()
-        assert abs(ahead["s"]) < 2
-        assert not made.session().clock_off
-
-
-@pytest.mark.parametrize(
-    ("now", "off"),
-    [
-        (datetime(2026, 11, 24, 23, 50), 0.0),
-        (datetime(2026, 11, 25, 0, 10), 0.0),
-        (datetime(2026, 11, 24, 22, 0), 6600.0),
-        (datetime(2026, 11, 24, 2, 0), -6600.0),
-        (datetime(2026, 11, 24, 12, 0), 86_400.0),
-        (datetime(2026, 11, 24, 12, 0), -86_400.0),
-        (datetime(2026, 11, 24, 20, 0), 6 * 3600.0),
-    ],
-    ids=[
-        "just before midnight",
-        "just after midnight",
-        "the terminal is just before midnight",
-        "the terminal is just after midnight",
-        "a day ahead",
-        "a day behind",
-        "across the midnight ahead",
-    ],
-)
-async def test_no_clock_is_set_near_or_across_a_midnight(now: datetime, off: float) -> None:
-    clock = clock_at(from_device(now))
-    async with stage(assets(), settings=SessionSettings(correct_clock=True), clock=clock) as made:
-        device = made.dial()
-        made.teach(device)
-        with_clock(device, clock, {"s": off})
-        await device.confirmed(await device.login())
-        await until(lambda: made.registry.session(device.address) is not None)
-        await made.session().ready()
-        with pytest.raises(InputError, match="midnight"):
-            await made.session().set_clock()
-        assert not device.requests(0x05)
-
-
-async def test_what_was_frozen_by_a_wrong_clock_stays_refused_after_a_new_login() -> None:
-    async with stage(assets()) as made:
-        device = await made.logged_in()
-        await made.session().ready()
-        with_clock(device, made.clock, {"s": 86_400.0})
-        device.answers[0x0D, 161] = lambda frame: [frozen_unit(1)]
-        await made.session().read_clock()
-        assert reasons(await made.session().read_frozen([due(1)])) == {1001: Reason.WRONG_DATE}
-        await device.hang_up()
-        again = await made.logged_in()
-        await made.session().ready()
-        again.answers[0x0D, 161] = lambda frame: [frozen_unit(1)]
-        assert abs(made.session().clock_offset or 9e9) < 2
-        assert reasons(await made.session().read_frozen([due(1)])) == {1001: Reason.WRONG_DATE}
-
-
-async def test_a_profile_has_its_own_timeout_and_size() -> None:
-    profile = TerminalProfile(reply_timeout_s=0.05, points_a_request=3)
-    settings = SessionSettings(repeats=0, profiles={"slow": profile})
-    async with stage(assets(profile="slow"), settings=settings) as made:
-        await made.logged_in()
-        await made.session().ready()
-        assert made.session().points_a_request(Quantity.FORWARD_ACTIVE, Kind.DAY) == 3
-        answer = await asyncio.wait_for(made.session().read_frozen([due(1)]), 1)
-        assert reasons(answer) == {1001: Reason.TERMINAL_SILENT}
+# where nothing is to be had
 
 
 async def test_questions_to_a_closed_session_say_so() -> None:
@@ -640,42 +352,6 @@ async def test_questions_to_a_closed_session_say_so() -> None:
             await session.ready()
 
 
-async def test_a_clock_that_cannot_be_set_is_said_so() -> None:
-    async with stage(assets()) as made:
-        device = await made.logged_in()
-        session = made.session()
-        await session.ready()
-        device.answers[0x05, 31] = device.deny
-        with pytest.raises(InputError, match="did not take the time"):
-            await session.set_clock()
-        device.answers[0x0C, 2] = device.deny
-        assert await session.read_clock() is None
-        with pytest.raises(InputError, match="does not tell its time"):
-            await session.set_clock()
-        unset = encode_unit(0x0C, 2, 0, messages.Clock(None))
-        device.answers[0x0C, 2] = lambda frame: [unset]
-        assert await session.read_clock() is None
-
-
-async def test_what_is_learned_while_the_database_is_away_is_used_all_the_same() -> None:
-    async with stage(assets(archive=False)) as made:
-        device = made.dial()
-        made.teach(device, {1: "9" * 12, 2: meter_address(2)})
-        # From the very login: what is learned takes but a moment.
-        made.registry.on_login(lambda session: setattr(made.store, "away", True))
-        await device.confirmed(await device.login())
-        await until(lambda: made.registry.session(device.address) is not None)
-        session = made.session()
-        await session.ready()
-        assert session.learned
-        assert not made.store.archives
-        device.answers[0x0D, 161] = lambda frame: [frozen_unit(1), frozen_unit(2)]
-        await session.refresh_assets(at_once=True)
-        answer = await session.read_frozen([due(1), due(2)])
-        assert [row[0] for row in answer.rows] == [1002]
-        assert reasons(answer) == {1001: Reason.ARCHIVE_DIFFERS}
-
-
 async def test_a_terminal_taken_out_of_the_assets_files_nothing_more() -> None:
     async with stage(assets()) as made:
         device = await made.logged_in()
@@ -687,21 +363,6 @@ async def test_a_terminal_taken_out_of_the_assets_files_nothing_more() -> None:
         answer = await session.read_frozen([due(1)])
         assert not answer.rows
         assert reasons(answer) == {1001: Reason.NOT_SUPPORTED}
-
-
-async def test_an_archive_that_cannot_be_written_or_read_is_said_so() -> None:
-    async with stage(assets(), settings=QUICK, clock=noon_clock(100.0)) as made:
-        device = await made.logged_in()
-        session = made.session()
-        await session.ready()
-        with pytest.raises(InputError, match="cannot be sent"):
-            await session.write_archive([ArchiveRecord(1, 1, 99, 2400, 30, meter_address(1), 4)])
-        device.answers[0x0A, 10] = device.deny
-        with pytest.raises(InputError, match="does not give its archive: all denied"):
-            await session.read_archive()
-        del device.answers[0x0A, 10]
-        with pytest.raises(InputError, match="does not answer"):
-            await session.archive_records()
 
 
 async def test_nothing_due_asks_nothing() -> None:
