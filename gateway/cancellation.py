@@ -7,22 +7,33 @@ done, and libraries use it: who was told to end goes on, and for ever where he w
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 T = TypeVar("T")
 
 
-def times_told() -> int:
-    """How often the present task has been told to end; 0 outside of a task."""
-    task = asyncio.current_task()
-    return 0 if task is None else task.cancelling()
+async def nothing_to_undo(result: object) -> None:
+    """It may be dropped."""
 
 
-async def cancellable(call: Awaitable[T]) -> T:
-    """What `call` gives. CancelledError, and that is dropped, where the task was told to end meanwhile."""
-    before = times_told()
-    result = await call
-    if times_told() > before:
+async def cancellable(call: Awaitable[T], undo: Callable[[T], Awaitable[None]] = nothing_to_undo) -> T:
+    """What `call` gives or raises; CancelledError where the task was told to end meanwhile, whatever came of
+    the call. undo: what is done with its result then."""
+    before = _times_told()
+    try:
+        result = await call
+    except Exception:
+        if _times_told() > before:
+            raise asyncio.CancelledError from None
+        raise
+    if _times_told() > before:
+        await undo(result)
         raise asyncio.CancelledError
     return result
+
+
+def _times_told() -> int:
+    """How often the present task has been told to end."""
+    task = asyncio.current_task()
+    return 0 if task is None else task.cancelling()

@@ -22,7 +22,7 @@ from psycopg import AsyncConnection
 from psycopg.rows import TupleRow
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
-from gateway.cancellation import times_told
+from gateway.cancellation import cancellable
 from gateway.errors import StorageError
 
 Connection: TypeAlias = AsyncConnection[TupleRow]
@@ -219,12 +219,7 @@ class _Pool(AsyncConnectionPool[Connection]):
     """Looks at a connection for CHECK_SECONDS at most. Who is told to end as one comes free hears it."""
 
     async def getconn(self, timeout: float | None = None) -> Connection:
-        before = times_told()
-        connection = await super().getconn(timeout)
-        if times_told() > before:
-            await self.putconn(connection)
-            raise asyncio.CancelledError
-        return connection
+        return await cancellable(super().getconn(timeout), undo=self.putconn)
 
     @staticmethod
     async def check_connection(conn: Connection) -> None:
