@@ -6,9 +6,9 @@ import asyncio
 import heapq
 import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from collections.abc import Set as AbstractSet
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Final
@@ -31,6 +31,12 @@ log = structlog.get_logger()
 
 PROGRESS_SECONDS: Final = 0.25
 """Real ones between two reports: a person sees no more, and each report looks at every terminal."""
+
+PLANNED_AT_ONCE: Final = 2
+PLAN_BESIDE_RELAY_S: Final = 0.04
+"""A terminal begins with its plan, a few milliseconds' work. Hundreds begin at once, and a relay command
+needs dozens of turns of the loop: so few are planned at once, and while such a command is under way each
+waits for so long before it (real seconds)."""
 
 NOTE_TRIES: Final = 3
 NOTE_PAUSE_SECONDS: Final = 2.0
@@ -81,6 +87,7 @@ class Run:
         self._wake = asyncio.Event()
         self._tags_checked: Counter[str] = Counter()
         """meters asked for their own midnight, by profile"""
+        self._planning = asyncio.Semaphore(PLANNED_AT_ONCE)
         self._working = 0
         self._stopped = 0
         self._began = self._clock.monotonic()
@@ -128,9 +135,6 @@ class Run:
             visit.state = State.WORKING
             self._working += 1
             tasks.create_task(self._take_turn(visit))
-            # It begins with a plan, which may be a millisecond's work: not hundreds of them in one turn of
-            # the loop, in which a relay command would wait.
-            await asyncio.sleep(0)
         while self._timers and self._timers[0][2] != self._timers[0][3].ticket:
             heapq.heappop(self._timers)
         if not self._working and not self._timers:
@@ -199,11 +203,13 @@ class Run:
             if assets is None:
                 visit.state = State.FINISHED
                 return
-            visit.course = await self._plan(assets)
+            async with self._may_plan():
+                visit.course = await self._plan(assets)
             if visit.already is None:
                 visit.already = visit.course.already
         else:
-            await self._refresh(visit.course)
+            async with self._may_plan():
+                await self._refresh(visit.course)
         course = visit.course
         session = self._newest(visit)
         if course.missing == 0:
@@ -299,6 +305,22 @@ class Run:
         visit.state = State.FINISHED
 
     # the database
+
+    @asynccontextmanager
+    async def _may_plan(self) -> AsyncIterator[None]:
+        """One of PLANNED_AT_ONCE. StorageError where those before it have waited for the database until the
+        collection's time was over."""
+        left = max(0.0, self._ends - self._clock.monotonic())
+        try:
+            await within(self._clock, left, self._planning.acquire())
+        except TimeoutError:
+            raise StorageError("the database left no time for this terminal") from None
+        try:
+            if self._parts.registry.gives_way():
+                await asyncio.sleep(PLAN_BESIDE_RELAY_S)
+            yield
+        finally:
+            self._planning.release()
 
     async def _plan(self, assets: TerminalAssets) -> Course:
         """What is due and missing at this terminal now."""

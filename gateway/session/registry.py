@@ -125,6 +125,10 @@ class Registry:
         contest = self._contests.get(address)
         return contest is not None and contest.contested(self._clock.monotonic())
 
+    def gives_way(self) -> bool:
+        """Is a relay command under way, which what a sweep does leaves time to?"""
+        return self.turnstile.gives_way
+
     def on_login(self, callback: Callable[[TerminalSession], None]) -> None:
         """Call `callback` at each login of a known terminal; it must not block."""
         self._callbacks.append(callback)

@@ -56,6 +56,11 @@ class Turnstile:
         finally:
             self._commands -= 1
 
+    @property
+    def gives_way(self) -> bool:
+        """Is a relay command under way?"""
+        return self._commands > 0
+
     def _turn_later(self) -> None:
         if not self._turning:
             self._turning = True

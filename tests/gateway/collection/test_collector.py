@@ -9,8 +9,9 @@ from datetime import date, timedelta
 import pytest
 
 from gateway.clock import frozen_at
-from gateway.collection import plan, tagcheck, turn
+from gateway.collection import run, tagcheck, turn
 from gateway.collection.collector import Progress
+from gateway.collection.course import Course
 from gateway.collection.policy import Direct
 from gateway.config import CollectionSettings
 from gateway.errors import InputError, StorageError
@@ -42,28 +43,55 @@ async def test_a_sweep_has_everything() -> None:
     assert not world.directly
 
 
-async def test_terminals_are_planned_one_in_a_turn_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_few_terminals_are_planned_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     world = World(*[2] * 60)
     world.login()
-    planned, most, due = 0, 0, plan.due
+    planning, most = 0, 0
+    planned = run.Run._plan
 
-    def counted(assets: TerminalAssets, day: date) -> list[Due]:
-        nonlocal planned
-        planned += 1
-        return due(assets, day)
-
-    async def watched() -> None:
-        nonlocal most
-        while True:
-            before = planned
+    async def counted(self: run.Run, assets: TerminalAssets) -> Course:
+        nonlocal planning, most
+        planning += 1
+        most = max(most, planning)
+        try:
             await asyncio.sleep(0)
-            most = max(most, planned - before)
+            return await planned(self, assets)
+        finally:
+            planning -= 1
 
-    monkeypatch.setattr(plan, "due", counted)
-    watch = asyncio.create_task(watched())
+    monkeypatch.setattr(run.Run, "_plan", counted)
     came_to = await world.collector.collect(DAY, direct=policy())
-    watch.cancel()
-    assert (came_to.missing, planned, most) == (0, 60, 1)
+    assert (came_to.missing, planning, most) == (0, 0, run.PLANNED_AT_ONCE)
+
+
+async def test_while_a_relay_command_is_under_way_few_terminals_are_planned_in_a_second() -> None:
+    world = World(*[2] * 10)
+    world.login()
+    world.registry.relay_under_way = True
+    began = asyncio.get_running_loop().time()
+    came_to = await world.collector.collect(DAY, direct=policy())
+    assert came_to.missing == 0
+    lasted = asyncio.get_running_loop().time() - began
+    assert lasted >= 10 / run.PLANNED_AT_ONCE * run.PLAN_BESIDE_RELAY_S
+
+
+async def test_a_database_that_does_not_answer_holds_nobody_beyond_the_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Though terminals wait for each other with their plans."""
+    world = World(*[2] * 40)
+    world.login()
+
+    async def away(self: run.Run, assets: TerminalAssets) -> Course:
+        await asyncio.sleep(0.2)
+        raise StorageError("away")
+
+    monkeypatch.setattr(run.Run, "_plan", away)
+    began = asyncio.get_running_loop().time()
+    came_to = await world.collector.collect(DAY, direct=policy(longest=300.0))
+    assert came_to.reasons == {Reason.STORAGE_FAILED: came_to.missing}
+    assert came_to.missing == 80
+    assert asyncio.get_running_loop().time() - began < 2.0
 
 
 async def test_what_is_stored_is_not_asked_for() -> None:

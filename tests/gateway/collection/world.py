@@ -203,6 +203,7 @@ class Registry:
         self.here: dict[str, Terminal] = {}
         self.two: set[str] = set()
         """addresses that two devices use"""
+        self.relay_under_way = False
         self._callbacks: list[Callable[[Session], None]] = []
 
     def login(self, terminal: Terminal) -> None:
@@ -227,6 +228,9 @@ class Registry:
 
     def contested(self, address: str) -> bool:
         return address in self.two
+
+    def gives_way(self) -> bool:
+        return self.relay_under_way
 
     def on_login(self, callback: Callable[[Session], None]) -> None:
         self._callbacks.append(callback)
