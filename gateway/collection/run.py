@@ -33,10 +33,12 @@ PROGRESS_SECONDS: Final = 0.25
 """Real ones between two reports: a person sees no more, and each report looks at every terminal."""
 
 PLANNED_AT_ONCE: Final = 2
+PLANNED_IN: Final = 60.0
 PLAN_BESIDE_RELAY_S: Final = 0.04
 """A terminal begins with its plan, a few milliseconds' work. Hundreds begin at once, and a relay command
 needs dozens of turns of the loop: so few are planned at once, and while such a command is under way each
-waits for so long before it (real seconds)."""
+waits for so long before it (real seconds). Of all who come due in one moment the last has his turn in
+PLANNED_IN (seconds of the clock), thousands too, where the database answers."""
 
 NOTE_TRIES: Final = 3
 NOTE_PAUSE_SECONDS: Final = 2.0
@@ -309,8 +311,8 @@ class Run:
     @asynccontextmanager
     async def _may_plan(self) -> AsyncIterator[None]:
         """One of PLANNED_AT_ONCE. StorageError where those before it have waited for the database until the
-        collection's time was over."""
-        left = max(0.0, self._ends - self._clock.monotonic())
+        collection's time was over; those that come due at its end have PLANNED_IN."""
+        left = max(PLANNED_IN, self._ends - self._clock.monotonic())
         try:
             await within(self._clock, left, self._planning.acquire())
         except TimeoutError:

@@ -343,3 +343,19 @@ async def test_a_due_counts_only_after_its_commit(
     with pytest.raises(asyncio.CancelledError):
         await task
     assert _counted(sum(counted), world) is (filing is Filing)
+
+
+async def test_many_that_are_still_lost_at_the_end_are_each_accounted_for() -> None:
+    """All of them come due in that one moment, when few are planned at once."""
+    world = World(*[3] * 30)
+    world.login()
+
+    def lost(terminal: Terminal, dues: Sequence[Due]) -> FrozenAnswer:
+        world.registry.drop(terminal)
+        return terminal.dropped(dues)
+
+    for terminal in world.terminals:
+        terminal.script.append(lost)
+    came_to = await world.collector.collect(DAY, direct=policy(longest=600.0, redial_wait=3000.0))
+    assert came_to.missing == 90
+    assert came_to.reasons == {Reason.TERMINAL_ABSENT: 90}
