@@ -1,22 +1,25 @@
 """All tests but the long ones, as `make test` runs them: `python -m tests`.
 
 The end-to-end tests mostly wait for processes of their own; whatever does not measure time keeps a core busy
-beside them. The rest of the gateway's tests follow alone: many of them measure how soon it answers.
+beside them, and whichever of the two is done sooner takes up what is left. The rest of the gateway's tests
+follow alone: many of them measure how soon it answers.
 What each run prints is printed whole, and the closing line adds them up. Other choices of tests are for
 pytest.
 """
 
 from __future__ import annotations
 
+import asyncio
 import re
-import subprocess
 import sys
-import tempfile
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 
-LAST = [f"tests/end_to_end/test_{name}.py" for name in ("transports", "survival")]
-"""End-to-end tests that are left to whoever is done sooner, so that both end at about the same time."""
-BESIDE = ["tests/end_to_end", *(f"--ignore={path}" for path in LAST)]
+LEFT = [f"tests/end_to_end/test_{name}.py" for name in ("transports", "survival")]
+"""End-to-end tests for whoever is done sooner, the longest first."""
+BESIDE = ["tests/end_to_end", *(f"--ignore={path}" for path in LEFT)]
 UNHURRIED = ["tests/gateway/api", "tests/gateway/control", "tests/gateway/storage"]
 """Parts of the gateway's tests that do not mind what runs beside them."""
 FIRST = [
@@ -27,29 +30,63 @@ FIRST = [
         or ((path / "__init__.py").exists() and path.name not in ("end_to_end", "gateway"))
     ),
     *UNHURRIED,
-    *LAST,
 ]
 ALONE = ["tests/gateway", *(f"--ignore={path}" for path in UNHURRIED)]
 
 _CLOSING = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", re.MULTILINE)
 
 
-def _pytest(paths: list[str]) -> list[str]:
-    return [sys.executable, "-m", "pytest", "-m", "not long", *paths]
+@dataclass(frozen=True, slots=True)
+class Ran:
+    """What became of one pytest: its exit code, and all that it printed."""
+
+    code: int
+    said: str
 
 
-def _shown(paths: list[str]) -> tuple[int, str]:
-    """Run these, shown as they come; the exit code, and what was shown."""
-    shown: list[str] = []
-    with subprocess.Popen(
-        _pytest(paths), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    ) as running:
-        assert running.stdout is not None
-        for line in running.stdout:
-            sys.stdout.write(line)
-            sys.stdout.flush()
-            shown.append(line)
-    return running.returncode, "".join(shown)
+async def _pytest(paths: list[str], show: Callable[[bytes], object]) -> Ran:
+    """Run these; `show` is given what they print as it comes."""
+    running = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "pytest", "-m", "not long", *paths),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    assert running.stdout is not None
+    said = bytearray()
+    try:
+        while piece := await running.stdout.read(4096):
+            show(piece)
+            said += piece
+    finally:
+        if running.returncode is None and not running.stdout.at_eof():
+            running.terminate()
+        code = await running.wait()
+    return Ran(code, said.decode(errors="replace"))
+
+
+async def _shown(paths: list[str]) -> Ran:
+    """Run these, shown as they come."""
+
+    def show(piece: bytes) -> None:
+        sys.stdout.buffer.write(piece)
+        sys.stdout.flush()
+
+    return await _pytest(paths, show)
+
+
+async def _kept(paths: list[str]) -> Ran:
+    """Run these, to be shown later."""
+    return await _pytest(paths, lambda piece: None)
+
+
+async def taken_up(
+    run: Callable[[list[str]], Awaitable[Ran]], first: list[str], left: deque[str]
+) -> list[Ran]:
+    """Run `first`, and then one after the other of those that are left, as long as there are any."""
+    ran = [await run(first)]
+    while left:
+        ran.append(await run([left.popleft()]))
+    return ran
 
 
 def closing(outputs: list[str]) -> str | None:
@@ -61,24 +98,18 @@ def closing(outputs: list[str]) -> str | None:
     return f"{passed} passed, {failed} failed, {skipped} skipped"
 
 
-def main() -> int:
+async def main() -> int:
     """Run all; 0 where all did well."""
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as apart:
-        beside = subprocess.Popen(_pytest(BESIDE), stdout=apart, stderr=subprocess.STDOUT, text=True)
-        try:
-            first, shown_first = _shown(FIRST)
-            beside.wait()
-        finally:
-            if beside.poll() is None:
-                beside.terminate()
-                beside.wait()
-        apart.seek(0)
-        said = apart.read()
-    print(f"\nend to end, run beside these:\n{said}", flush=True)
-    alone, shown_alone = _shown(ALONE)
-    print(closing([shown_first, said, shown_alone]) or "the tests did not come to their end")
-    return 1 if first or beside.returncode or alone else 0
+    left = deque(LEFT)
+    async with asyncio.TaskGroup() as both:
+        first = both.create_task(taken_up(_shown, FIRST, left))
+        beside = both.create_task(taken_up(_kept, BESIDE, left))
+    for one in beside.result():
+        print(f"\nrun beside these:\n{one.said}", flush=True)
+    ran = [*first.result(), *beside.result(), await _shown(ALONE)]
+    print(closing([one.said for one in ran]) or "the tests did not come to their end")
+    return 1 if any(one.code for one in ran) else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(asyncio.run(main()))

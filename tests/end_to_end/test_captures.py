@@ -10,7 +10,7 @@ import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,8 @@ class Line:
             self._rest += more
 
     def close(self) -> None:
+        with suppress(OSError):  # the gateway was sooner
+            self._socket.shutdown(socket.SHUT_RDWR)  # whoever waits in `receive` is told
         self._socket.close()
 
 

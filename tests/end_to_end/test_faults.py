@@ -15,7 +15,6 @@ from tests.end_to_end.processes import Gateway, Simulator
 pytestmark = [pytest.mark.end_to_end, pytest.mark.timeout(900)]
 
 TERMINALS = 40
-METERS = 10_000
 
 FAULTS: dict[str, Any] = {
     "seed": 11,
@@ -51,12 +50,13 @@ FAULTS_THAT_MUST_FIRE = (
 )  # fmt: skip
 
 
-def test_a_region_full_of_faults_ends_complete_and_true(tmp_path: Path) -> None:
+@pytest.mark.parametrize("meters", [4_000, pytest.param(10_000, marks=pytest.mark.long)])
+def test_a_region_full_of_faults_ends_complete_and_true(tmp_path: Path, meters: int) -> None:
     day = str(business_day(datetime.now(UTC)) - timedelta(days=1))
     with (
         Gateway(tmp_path / "state", SETTINGS) as gateway,
         Simulator(
-            tmp_path, terminals=TERMINALS, meters=METERS, day=day, seed=5, more=["--heartbeat=5"]
+            tmp_path, terminals=TERMINALS, meters=meters, day=day, seed=5, more=["--heartbeat=5"]
         ) as simulator,
     ):
         simulator.faults(FAULTS)

@@ -328,7 +328,8 @@ async def test_a_captured_present_register_is_read() -> None:
     async with stage(known, clock=clock) as made:
         device = made.dial(frame.terminal)
         device.answers[0x0C, 129] = lambda asked: captured("gw-071", asked)
-        device.answers[0x0C, 2] = device.answers[0x0A, 10] = device.answers[0x09, 2] = device.deny
+        device.answers[0x0C, 2] = device.answers[0x0A, 10] = device.deny
+        device.answers[0x09, 2] = device.answers[0x09, 1] = device.deny
         await device.confirmed(await device.login())
         await until(lambda: made.registry.session(frame.terminal) is not None)
         (reading,) = await made.session(frame.terminal).read_present([3])
