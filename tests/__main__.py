@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-LEFT = [f"tests/end_to_end/test_{name}.py" for name in ("transports", "survival")]
+LEFT = [f"tests/end_to_end/test_{name}.py" for name in ("survival", "transports")]
 """End-to-end tests for whoever is done sooner, the longest first."""
 BESIDE = ["tests/end_to_end", *(f"--ignore={path}" for path in LEFT)]
 UNHURRIED = ["tests/gateway/api", "tests/gateway/control", "tests/gateway/storage"]
