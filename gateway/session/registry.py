@@ -258,6 +258,7 @@ class Registry:
 
     async def _open(self, peer: Peer, address: str) -> None:
         store, now = self._parts.store, self._clock.now()
+        changes = await store.asset_changes()
         assets = await store.terminal(address)
         if assets is None:
             await store.note_unregistered(address, peer.link.peer, now)
@@ -280,6 +281,7 @@ class Registry:
             self._watches.setdefault(address, ClockWatch()),
             self.contested,
             lambda frame: self.confirm(frame, profile),
+            changes=changes,
             took_over=peer.took_over,
         )
         peer.session = self._sessions[address] = session

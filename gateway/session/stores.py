@@ -35,6 +35,10 @@ class Store(Protocol):
 
     async def terminal(self, address: str) -> TerminalAssets | None: ...
 
+    async def asset_changes(self) -> int:
+        """See `storage.assets.changes`."""
+        ...
+
     async def login(self, terminal_id: int, worker: str, peer: str, at: datetime) -> int:
         """A new generation for this login."""
         ...
@@ -75,6 +79,9 @@ class TerminalStore:
 
     async def terminal(self, address: str) -> TerminalAssets | None:
         return await assets.terminal(self._database, address)
+
+    async def asset_changes(self) -> int:
+        return await assets.changes(self._database)
 
     async def login(self, terminal_id: int, worker: str, peer: str, at: datetime) -> int:
         return await assets.login(self._database, terminal_id, worker, peer, at)

@@ -80,10 +80,13 @@ class TerminalSession:
         contested: Callable[[str], bool],
         confirm: Callable[[Frame], bytes],
         *,
+        changes: int | None = None,
         took_over: bool = False,
     ) -> None:
-        """took_over: another connection of this address was open at the login. A dead one, most likely, or
-        another device: so nothing is filed before its archive is seen to be the one that is known."""
+        """changes: see `storage.assets.changes`, as had before `assets`; None: these are read again when they
+        are needed next. took_over: another connection of this address was open at the login. A dead one, most
+        likely, or another device: so nothing is filed before its archive is seen to be the one that is
+        known."""
         self.address = assets.address
         self.generation = generation
         self.parts = parts
@@ -107,6 +110,7 @@ class TerminalSession:
         self.archive_in_doubt = took_over
         """True: nothing is filed, since another device may speak here"""
         self._assets_at = parts.clock.monotonic()
+        self._changes = changes
         self._clock_alarmed = False
         self._next_correction = 0.0
         self._learning: asyncio.Task[None] | None = None
@@ -166,12 +170,16 @@ class TerminalSession:
         self._take_assets(replace(self.assets, archive=archive))
 
     async def refresh_assets(self, *, at_once: bool = False) -> None:
-        """Read the assets again if they are not fresh; with the database away the old ones stay."""
+        """Read the assets again if they are not fresh and any terminal's were changed; with the database away the
+        old ones stay. Thousands that are asked together would else read the same again each minute."""
         now = self.parts.clock.monotonic()
         if not at_once and now - self._assets_at < ASSETS_FRESH_S:
             return
         self._assets_at = now
         try:
+            changes = await self.parts.store.asset_changes()
+            if changes == self._changes:
+                return
             assets = await self.parts.store.terminal(self.address)
         except StorageError as error:
             log.warning("assets cannot be read again", terminal=self.address, why=str(error))
@@ -183,6 +191,7 @@ class TerminalSession:
             assets = replace(assets, archive=self.assets.archive)
         if assets != self.assets:
             self._take_assets(assets)
+        self._changes = changes
 
     def learn_later(self) -> asyncio.Task[None]:
         """Begin to learn what `ready` waits for, if that is not under way or done."""

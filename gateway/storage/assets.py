@@ -37,6 +37,17 @@ async def terminal(database: Database, address: str) -> TerminalAssets | None:
     return page[0] if page else None
 
 
+async def changes(database: Database) -> int:
+    """How often assets of terminals were changed, whichever they are: what was read after this number was had
+    stands as long as it stays the same. Clocks, archives and customers are not counted."""
+    async with database.reading() as connection:
+        cursor = await connection.execute(queries("assets")["changes"])
+        row = await cursor.fetchone()
+    assert row is not None
+    number: int = row[0]
+    return number
+
+
 async def terminals(database: Database, only: Collection[str] | None = None) -> AsyncIterator[TerminalAssets]:
     """All terminals (or those named) in the order of their addresses, streaming in pages."""
     async for page in pages(database, only):

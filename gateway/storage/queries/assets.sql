@@ -21,6 +21,10 @@ ORDER BY i.terminal_id, i.pn, i.valid_from NULLS FIRST
 -- What these terminals say of themselves.
 SELECT terminal_id, pn, address FROM terminal_archive WHERE terminal_id = ANY(%s)
 
+-- name: changes
+-- So often were assets of terminals changed, whichever; see the migration.
+SELECT coalesce(sum(changes), 0)::bigint FROM assets_changes
+
 -- name: forget_archive
 -- Before the new one is kept.
 DELETE FROM terminal_archive WHERE terminal_id = %s

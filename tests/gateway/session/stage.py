@@ -103,6 +103,8 @@ class HandStore:
     terminals: dict[str, TerminalAssets] = field(default_factory=dict)
     away: bool = False
     logins: list[tuple[int, str]] = field(default_factory=list)
+    looked_up: list[str] = field(default_factory=list)
+    """terminals whose assets were read"""
     strangers: list[str] = field(default_factory=list)
     archives: dict[int, dict[int, str]] = field(default_factory=dict)
     clocks: list[float] = field(default_factory=list)
@@ -121,7 +123,12 @@ class HandStore:
 
     async def terminal(self, address: str) -> TerminalAssets | None:
         self._here()
+        self.looked_up.append(address)
         return self.terminals.get(address)
+
+    async def asset_changes(self) -> int:
+        self._here()
+        return hash(repr(self.terminals))
 
     async def login(self, terminal_id: int, worker: str, peer: str, at: datetime) -> int:
         self._here()

@@ -14,6 +14,7 @@ import pytest
 from gateway.clock import from_device, to_device
 from gateway.errors import InputError, LinkClosed
 from gateway.model import Kind, MeterClass, Quantity, Reason, TerminalAssets
+from gateway.session import terminal
 from gateway.session.settings import SessionSettings, TerminalProfile
 from gateway.session.terminal import FrozenAnswer
 from protocols.q_gdw376 import messages
@@ -208,6 +209,27 @@ async def test_a_due_that_is_not_known_yet_has_the_assets_read_again() -> None:
         device.answers[0x0D, 161] = lambda frame: [frozen_unit(1), frozen_unit(2)]
         answer = await made.session().read_frozen([due(1), due(2)])
         assert [row[0] for row in answer.rows] == [1001, 1002]
+
+
+async def test_assets_are_read_again_when_they_are_old_and_were_changed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with stage(assets(point(1))) as made:
+        device = await made.logged_in()
+        session = made.session()
+        await session.ready()
+        device.answers[0x0D, 161] = lambda frame: [frozen_unit(1)]
+        read = made.store.looked_up
+        read.clear()
+        made.store.terminals[device.address] = assets(point(1, meter_id=2001))
+        assert (await session.read_frozen([due(1)])).rows
+        assert not read
+        monkeypatch.setattr(terminal, "ASSETS_FRESH_S", 0.0)
+        assert reasons(await session.read_frozen([due(1)])) == {1001: Reason.NOT_SUPPORTED}
+        assert set(read) == {device.address}
+        read.clear()
+        await session.read_frozen([due(1)._replace(meter_id=2001)])
+        assert not read
 
 
 async def test_a_profile_has_its_own_timeout_and_size() -> None:

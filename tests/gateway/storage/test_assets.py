@@ -123,6 +123,47 @@ async def test_a_replaced_meter_keeps_its_past_and_the_point_stays(
 
 
 @pytest.mark.parametrize(
+    ("change", "counts"),
+    [
+        ("UPDATE terminal SET profile = 'slow' WHERE terminal_id = 1", True),
+        ("UPDATE meter SET address = '000000000077' WHERE meter_id = 1", True),
+        ("UPDATE metering_point SET role = 'area_gateway' WHERE point_id = 1", True),
+        ("UPDATE meter_install SET valid_to = now() WHERE install_id = 1", True),
+        ("DELETE FROM meter_install WHERE install_id = 1", True),
+        ("UPDATE terminal SET clock_offset_seconds = 1, clock_read_at = now()", False),
+        ("UPDATE meter SET clock_offset_seconds = 1", False),
+        ("UPDATE metering_point SET customer_id = NULL", False),
+    ],
+)
+async def test_what_the_assets_of_a_terminal_are_made_of_is_counted_when_it_changes(
+    database: Database, tmp_path: Path, change: str, counts: bool
+) -> None:
+    await grow(database, tmp_path, 1, 2)
+    (before,), known = [one async for one in assets.terminals(database)], await assets.changes(database)
+    async with database.connection() as connection:
+        await connection.execute(change.encode())
+    (after,) = [one async for one in assets.terminals(database)]
+    assert (after != before, await assets.changes(database) != known) == (counts, counts)
+
+
+async def test_a_change_is_counted_when_it_can_be_seen_whichever_was_begun_first(
+    database: Database, tmp_path: Path
+) -> None:
+    await grow(database, tmp_path, 2, 1)
+    counted = [await assets.changes(database)]
+    rename = b"UPDATE terminal SET profile = 'new' WHERE terminal_id = %s"
+    async with database.connection() as slow:
+        await slow.execute(rename, (1,))
+        async with database.connection() as quick:
+            await quick.execute(rename, (2,))
+        counted.append(await assets.changes(database))
+        counted.append(await assets.changes(database))
+    counted.append(await assets.changes(database))
+    first, second, third, last = counted
+    assert first < second == third < last
+
+
+@pytest.mark.parametrize(
     ("old", "new", "address", "at", "reason"),
     [
         ("M000009", "NEW", "000000000077", AT, "not installed anywhere"),
