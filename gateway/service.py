@@ -55,9 +55,10 @@ REVIVE_SECONDS: Final = 10.0
 """An embedded server that has been gone for so long is started again: nobody else will. Whoever stopped it on
 purpose, for a copy of its files, has stopped the gateway before."""
 
-GARBAGE_THRESHOLDS: Final = (10_000, 50, 100)
+GARBAGE_THRESHOLDS: Final = (10_000, 5, 1_000)
 """Allocations between looks for garbage, by generation. A sweep makes hundreds of thousands of tuples a
-second that live for a moment and form no cycles: looking through them all would cost a good part of it."""
+second that live for a moment and form no cycles: looking through them all would cost a good part of it. The
+second generation is looked through often, since it then holds little: a look stops everything else."""
 
 log = structlog.get_logger()
 

@@ -382,8 +382,7 @@ async def see(connection: Connection, meter_id: int, now: datetime) -> Seen:
 
 
 async def _ask_facts(connection: Connection, meter_id: int, now: datetime) -> AsyncCursor[TupleRow]:
-    # in binary: a record in text has lost its types
-    return await connection.execute(statement("facts"), {"meter_id": meter_id, "now": now}, binary=True)
+    return await connection.execute(statement("facts"), {"meter_id": meter_id, "now": now})
 
 
 def _seen(rows: Sequence[TupleRow], meter_id: int) -> Seen:

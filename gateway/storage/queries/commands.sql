@@ -44,7 +44,7 @@ WITH facts AS MATERIALIZED (
             WHERE s.name = 'hold' AND s.scope = '' ORDER BY s.setting_id DESC LIMIT 1
         ) AS hold_since,
         ARRAY(
-            SELECT (b.block_id, b.kind, b.since, b.until, b.source) FROM control_block AS b
+            SELECT jsonb_build_array(b.block_id, b.kind, b.since, b.until, b.source) FROM control_block AS b
             WHERE b.lifted_at IS NULL AND b.since <= %(now)s AND (b.until IS NULL OR b.until > %(now)s)
                 AND (b.customer_id = p.customer_id OR b.point_id = p.point_id)
             ORDER BY b.block_id
