@@ -33,8 +33,8 @@ PROGRESS_SECONDS: Final = 0.25
 """Real ones between two reports: a person sees no more, and each report looks at every terminal."""
 
 PLANNED_AT_ONCE: Final = 2
-PLANNED_IN: Final = 60.0
-PLAN_BESIDE_RELAY_S: Final = 0.04
+PLANNED_IN: Final = 300.0
+PLAN_BESIDE_RELAY_S: Final = 0.1
 """A terminal begins with its plan, a few milliseconds' work. Hundreds begin at once, and a relay command
 needs dozens of turns of the loop: so few are planned at once, and while such a command is under way each
 waits for so long before it (real seconds). Of all who come due in one moment the last has his turn in

@@ -16,7 +16,7 @@ from typing import Final
 IN_A_TURN: Final = 1
 """Answers of a sweep that are handled before others have their turn: a millisecond's work."""
 
-BESIDE_RELAY_S: Final = 0.005
+BESIDE_RELAY_S: Final = 0.01
 """Between two of them while a relay command is under way."""
 
 
