@@ -170,7 +170,7 @@ class TerminalSession:
         self._take_assets(replace(self.assets, archive=archive))
 
     async def refresh_assets(self, *, at_once: bool = False) -> None:
-        """Read the assets again if they are not fresh and any terminal's were changed; with the database away the
+        """Read the assets again if they are not fresh and any were changed since; with the database away the
         old ones stay. Thousands that are asked together would else read the same again each minute."""
         now = self.parts.clock.monotonic()
         if not at_once and now - self._assets_at < ASSETS_FRESH_S:

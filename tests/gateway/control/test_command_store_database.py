@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -18,6 +19,8 @@ from gateway.storage.commands import Commands
 from gateway.storage.database import Database
 from tests.gateway.control.either_store import NOW, HandClock, new
 from tests.gateway.storage.district import grow
+
+LOOKS = 50
 
 # -- only in the database ----------------------------------------------------------------------------------
 
@@ -52,6 +55,28 @@ async def test_the_chain_of_events_and_what_is_told(database: Database, tmp_path
         with pytest.raises(psycopg.errors.RaiseException, match="only added to"):
             async with await psycopg.AsyncConnection.connect(database.conninfo) as connection:
                 await connection.execute(statement.encode())
+
+
+@pytest.mark.database
+async def test_who_looks_at_a_desk_leaves_nothing_for_the_collector_of_garbage(
+    database: Database, tmp_path: Path
+) -> None:
+    await grow(database, tmp_path, 1, 1)
+    store = Commands(database, HandClock())  # type: ignore[arg-type]  # only `now` is asked
+
+    async def look() -> None:
+        async with store.desk(1) as desk:
+            assert desk.facts.meter_id == 1
+
+    await look()
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(LOOKS):
+            await look()
+        assert gc.collect() < LOOKS
+    finally:
+        gc.enable()
 
 
 @pytest.mark.database

@@ -221,6 +221,10 @@ async def test_assets_are_read_again_when_they_are_old_and_were_changed(
         device.answers[0x0D, 161] = lambda frame: [frozen_unit(1)]
         read = made.store.looked_up
         read.clear()
+        with monkeypatch.context() as old:
+            old.setattr(terminal, "ASSETS_FRESH_S", 0.0)
+            assert (await session.read_frozen([due(1)])).rows
+        assert not read
         made.store.terminals[device.address] = assets(point(1, meter_id=2001))
         assert (await session.read_frozen([due(1)])).rows
         assert not read
