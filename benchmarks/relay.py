@@ -28,6 +28,7 @@ import psutil
 from psycopg import AsyncConnection
 from rich.table import Table
 
+from benchmarks.pulse import pulse
 from benchmarks.relay_paid import paid
 from benchmarks.report import console, machine
 from benchmarks.sweep import cpu_seconds
@@ -172,14 +173,15 @@ class _Bench:
         some = self._turns[:LATENCIES]
         began = time.time()
         bodies = [command(one.meter, verb) for one in some]
-        asked = await at_a_rate(self._calls, bodies, A_SECOND, later=0.2)
+        with pulse() as felt:
+            asked = await at_a_rate(self._calls, bodies, A_SECOND, later=0.2)
         if {answer.status for _, answer in asked} != {202}:
             raise AssertionError(f"not every {verb} was accepted")
         await self._verified(began, len(some))
         at = self._company.first_frames(verb, began)
         took = percentiles([at[one.address] - when for one, (when, _) in zip(some, asked, strict=True)])
         self.figures.latencies.setdefault(what, []).append(took)
-        console.print(f"    {len(some)} of {what}: {in_ms(took)}")
+        console.print(f"    {len(some)} of {what}: {in_ms(took)}; the machine itself {felt}")
 
     async def _sweep(self) -> None:
         """One midnight after the other, until told to end."""
@@ -284,4 +286,6 @@ def _print(figures: Figures) -> None:
         "Between a close's request and its frame the meter is asked for its clock and its relay; a trip also"
         " asks\nfor its number, once a login. The meters answer at once: the rest is the gateway's, and the"
         " simulator's turn."
+        "\nThe machine itself: a fixed piece of work, done 20 times a second meanwhile, cost at worst so many"
+        "\ntimes its usual processor time in 95 and in 99 of 100 turns. Far above 1 the machine stood still itself."
     )
