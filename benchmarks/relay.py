@@ -287,5 +287,5 @@ def _print(figures: Figures) -> None:
         " asks\nfor its number, once a login. The meters answer at once: the rest is the gateway's, and the"
         " simulator's turn."
         "\nThe machine itself: a fixed piece of work, done 20 times a second meanwhile, cost at worst so many"
-        "\ntimes its usual processor time in 95 and in 99 of 100 turns. Far above 1 the machine stood still itself."
+        "\ntimes its usual processor time in 95 and in 99 of 100 turns. Far above 1 the machine itself halts."
     )
